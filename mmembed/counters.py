@@ -1,0 +1,29 @@
+"""Work counters: exact counts of work done, which tests assert where seconds would lie.
+
+Names in use: ``tower_forwards`` (media through a vision tower), ``language_rows`` and ``language_tokens`` (real tokens),
+``padded_tokens`` (tokens computed, padding included), ``media_decoded``, ``score_bytes``, ``sampler_operations``.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_open: list[Counter[str]] = []
+
+
+def count(name: str, amount: int = 1) -> None:
+    """Add ``amount`` to ``name`` in every open :func:`counting` block of this process."""
+    for counter in _open:
+        counter[name] += amount
+
+
+@contextmanager
+def counting() -> Iterator[Counter[str]]:
+    """Collect the work done inside the block; blocks may nest."""
+    counter: Counter[str] = Counter()
+    _open.append(counter)
+    try:
+        yield counter
+    finally:
+        # by identity: equal counters are not the same counter
+        _open[:] = [other for other in _open if other is not counter]
