@@ -44,18 +44,31 @@ class Region:
         given = [name for name in ("box", "points", "mask") if self._has(name)]
         if len(given) != 1:
             raise InputError(
-                "region", expected="exactly one of box, points, mask", got=given or "none", remedy="give one kind a region"
+                "region",
+                expected="exactly one of box, points, mask",
+                got=given or "none",
+                remedy="give one kind a region",
             )
         if self.box is not None:
             if len(self.box) != 4:
-                raise InputError("region.box", expected="4 numbers x0 y0 x1 y1", got=self.box, remedy="give the two corners")
+                raise InputError(
+                    "region.box",
+                    expected="4 numbers x0 y0 x1 y1",
+                    got=self.box,
+                    remedy="give the two corners",
+                )
             x0, y0, x1, y1 = self.box
             if x1 <= x0 or y1 <= y0:
-                raise InputError("region.box", expected="x0 < x1 and y0 < y1", got=self.box, remedy="order the corners")
+                raise InputError(
+                    "region.box", expected="x0 < x1 and y0 < y1", got=self.box, remedy="order the corners"
+                )
         for point in self.points:
             if len(point) != 3 or point[2] not in (0, 1):
                 raise InputError(
-                    "region.points", expected="(x, y, label) with label 0 or 1", got=point, remedy="1 is inside, 0 outside"
+                    "region.points",
+                    expected="(x, y, label) with label 0 or 1",
+                    got=point,
+                    remedy="1 is inside, 0 outside",
                 )
 
     def _has(self, name: str) -> bool:
@@ -71,7 +84,9 @@ class Region:
         box, points, mask = value.get("box"), value.get("points"), value.get("mask")
         return cls(
             box=cast(Box, tuple(float(v) for v in box)) if box is not None else None,
-            points=tuple((float(p[0]), float(p[1]), int(p[2])) if len(p) == 3 else tuple(p) for p in points or ()),
+            points=tuple(
+                (float(p[0]), float(p[1]), int(p[2])) if len(p) == 3 else tuple(p) for p in points or ()
+            ),
             mask=mask,
         )
 
@@ -113,13 +128,26 @@ class Video:
 
     def __post_init__(self) -> None:
         if self.num_frames is not None and self.num_frames < 1:
-            raise InputError("video.num_frames", expected="at least 1", got=self.num_frames, remedy="leave it out for the default")
+            raise InputError(
+                "video.num_frames",
+                expected="at least 1",
+                got=self.num_frames,
+                remedy="leave it out for the default",
+            )
         if self.num_frames is not None and self.fps is not None:
             raise InputError(
-                "video", expected="num_frames or fps", got=f"num_frames {self.num_frames} and fps {self.fps}", remedy="drop one"
+                "video",
+                expected="num_frames or fps",
+                got=f"num_frames {self.num_frames} and fps {self.fps}",
+                remedy="drop one",
             )
         if self.end_s is not None and self.end_s <= self.start_s:
-            raise InputError("video.end_s", expected=f"more than start_s {self.start_s}", got=self.end_s, remedy="order the two")
+            raise InputError(
+                "video.end_s",
+                expected=f"more than start_s {self.start_s}",
+                got=self.end_s,
+                remedy="order the two",
+            )
 
     def fingerprint(self) -> str:
         """Names the bytes and which of the frames are asked for."""
@@ -143,7 +171,9 @@ class Page:
 
     def __post_init__(self) -> None:
         if self.page < 1:
-            raise InputError("page.page", expected="1 or more", got=self.page, remedy="pages are counted from 1")
+            raise InputError(
+                "page.page", expected="1 or more", got=self.page, remedy="pages are counted from 1"
+            )
 
     def fingerprint(self) -> str:
         """Names the document's bytes, the page and its resolution."""
@@ -155,7 +185,19 @@ Part: TypeAlias = str | Image | Video | Page
 
 _FIELD_ORDER = ("video", "image", "pdf", "text")
 _DICT_KEYS = {
-    "video", "image", "pdf", "text", "content", "instruction", "regions", "page", "dpi", "num_frames", "fps", "start_s", "end_s",
+    "video",
+    "image",
+    "pdf",
+    "text",
+    "content",
+    "instruction",
+    "regions",
+    "page",
+    "dpi",
+    "num_frames",
+    "fps",
+    "start_s",
+    "end_s",
 }
 
 
@@ -176,14 +218,27 @@ class Item:
 
     def __post_init__(self) -> None:
         if not isinstance(self.content, tuple):
-            raise InputError("item.content", expected="a tuple of parts", got=type(self.content).__name__, remedy="use tuple(...)")
+            raise InputError(
+                "item.content",
+                expected="a tuple of parts",
+                got=type(self.content).__name__,
+                remedy="use tuple(...)",
+            )
         for part in self.content:
             if not isinstance(part, str | Image | Video | Page):
                 raise InputError(
-                    "item.content", expected="str, Image, Video or Page", got=type(part).__name__, remedy="wrap it, or use Item.of"
+                    "item.content",
+                    expected="str, Image, Video or Page",
+                    got=type(part).__name__,
+                    remedy="wrap it, or use Item.of",
                 )
         if not any(self.content) and not self.media:
-            raise InputError("item", expected="some text or media", got="empty text", remedy="leave the row out or give it words")
+            raise InputError(
+                "item",
+                expected="some text or media",
+                got="empty text",
+                remedy="leave the row out or give it words",
+            )
 
     @property
     def media(self) -> tuple[Media, ...]:
@@ -216,7 +271,11 @@ class Item:
             item = _item_of_dict(value)
         else:
             item = cls((Image(_image_source(value, "item")),), verbatim=False)
-        return replace(item, instruction=instruction) if item.instruction is None and instruction is not None else item
+        return (
+            replace(item, instruction=instruction)
+            if item.instruction is None and instruction is not None
+            else item
+        )
 
     def content_fingerprint(self) -> str:
         """Names the content without the instruction: what duplicate masks compare."""
@@ -273,12 +332,19 @@ class Pair:
 
     def __post_init__(self) -> None:
         if not self.positives:
-            raise InputError("pair.positives", expected="at least one", got="none", remedy="give the target that answers the query")
+            raise InputError(
+                "pair.positives",
+                expected="at least one",
+                got="none",
+                remedy="give the target that answers the query",
+            )
         rated = len(self.positives) + len(self.negatives)
         if self.teacher_scores and len(self.teacher_scores) != rated:
             raise InputError(
-                "pair.teacher_scores", expected=f"{rated} scores, one for each positive then negative",
-                got=len(self.teacher_scores), remedy="score every target or none",
+                "pair.teacher_scores",
+                expected=f"{rated} scores, one for each positive then negative",
+                got=len(self.teacher_scores),
+                remedy="score every target or none",
             )
 
 
@@ -295,7 +361,9 @@ def source_fingerprint(source: "ImageSource | VideoSource") -> str:
                 return fingerprint(*(source_fingerprint(frame) for frame in frame_files(path)))
             stat = path.stat()
         except OSError as error:
-            raise InputError(path, expected="a readable file", got=error.strerror, remedy="check the path and --data-root") from error
+            raise InputError(
+                path, expected="a readable file", got=error.strerror, remedy="check the path and --data-root"
+            ) from error
         return _known_file(str(path), stat.st_mtime_ns, stat.st_size)
     return fingerprint(source.mode, repr(source.size), source.tobytes())
 
@@ -309,7 +377,9 @@ def _item_of_dict(value: Mapping[str, Any]) -> Item:
     _refuse_unknown(value, _DICT_KEYS, "item")
     instruction = value.get("instruction")
     if value.get("content") is not None:
-        parts = tuple(p if isinstance(p, str | Image | Video | Page) else _only_part(p) for p in value["content"])
+        parts = tuple(
+            p if isinstance(p, str | Image | Video | Page) else _only_part(p) for p in value["content"]
+        )
         return Item(parts, instruction=instruction)
     content: list[Part] = []
     for key in _FIELD_ORDER:
@@ -324,7 +394,12 @@ def _item_of_dict(value: Mapping[str, Any]) -> Item:
 def _only_part(value: Any) -> Part:
     item = Item.of(value)
     if len(item.content) != 1:
-        raise InputError("item.content", expected="one medium or text a part", got=value, remedy="split it into several parts")
+        raise InputError(
+            "item.content",
+            expected="one medium or text a part",
+            got=value,
+            remedy="split it into several parts",
+        )
     return item.content[0]
 
 
@@ -347,20 +422,35 @@ def _parts_of_field(key: str, value: Mapping[str, Any]) -> list[Part]:
     pictures = list(given) if isinstance(given, list | tuple) else [given]
     if regions and len(pictures) != 1:
         raise InputError(
-            "item.regions", expected="one image beside regions", got=f"{len(pictures)} images",
+            "item.regions",
+            expected="one image beside regions",
+            got=f"{len(pictures)} images",
             remedy="use content=[...] with regions on each Image",
         )
-    return [p if isinstance(p, Image) and not regions else Image(_image_source(p, "item.image"), regions) for p in pictures]
+    return [
+        p if isinstance(p, Image) and not regions else Image(_image_source(p, "item.image"), regions)
+        for p in pictures
+    ]
 
 
 def _video_source(given: Any) -> VideoSource:
     if isinstance(given, list | tuple):
         if not given:
-            raise InputError("item.video", expected="at least one frame", got="an empty list", remedy="give frames or leave it out")
+            raise InputError(
+                "item.video",
+                expected="at least one frame",
+                got="an empty list",
+                remedy="give frames or leave it out",
+            )
         return tuple(_image_source(frame, "item.video") for frame in given)
     if isinstance(given, str | Path | bytes):
         return given
-    raise InputError("item.video", expected="a path, bytes or a list of frames", got=type(given).__name__, remedy="convert it")
+    raise InputError(
+        "item.video",
+        expected="a path, bytes or a list of frames",
+        got=type(given).__name__,
+        remedy="convert it",
+    )
 
 
 def _image_source(given: Any, where: str) -> ImageSource:
@@ -372,20 +462,30 @@ def _image_source(given: Any, where: str) -> ImageSource:
         from PIL.Image import fromarray
 
         return fromarray(given)
-    raise InputError(where, expected="a path, bytes, PIL picture or array", got=type(given).__name__, remedy="convert it")
+    raise InputError(
+        where, expected="a path, bytes, PIL picture or array", got=type(given).__name__, remedy="convert it"
+    )
 
 
 def _refuse_unknown(value: Mapping[str, Any], known: set[str], where: str) -> None:
     for key in value:
         if key not in known:
-            raise InputError(f"{where}.{key}", expected="a known field", got=f"'{key}'", remedy=nearest(str(key), known))
+            raise InputError(
+                f"{where}.{key}", expected="a known field", got=f"'{key}'", remedy=nearest(str(key), known)
+            )
 
 
 def frame_files(folder: Path) -> list[Path]:
     """The pictures of a folder of frames, in natural order."""
-    return sorted((f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES), key=lambda f: natural_key(f.name))
+    return sorted(
+        (f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES), key=lambda f: natural_key(f.name)
+    )
 
 
 def natural_key(name: str) -> Sequence[tuple[int, int, str]]:
     """Sort key that reads digits as numbers and ignores case: ``frame_2`` before ``frame_10``."""
-    return [(0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in re.split(r"(\d+)", name.lower()) if piece]
+    return [
+        (0, int(piece), "") if piece.isdigit() else (1, 0, piece)
+        for piece in re.split(r"(\d+)", name.lower())
+        if piece
+    ]
