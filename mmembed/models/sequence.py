@@ -1,0 +1,267 @@
+"""Rows, batches and token sequences, all flat: the tokens of a batch one after another, with the length of each row.
+
+Flat means no padding until a kernel needs it, one place where inserted tokens move lengths, positions, kinds and
+deep-stack masks together, and poolers that are sums over segments. Shapes: B rows, T tokens of all rows together,
+D width, P patches of all media together, M distinct media, V visual tokens.
+"""
+
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmembed.files import fingerprint
+from mmembed.models.prompts import Kind
+from mmembed.models.settings import Side
+
+
+@dataclass(frozen=True)
+class PreparedMedium:
+    """A picture or clip as patches, before normalisation.
+
+    Args:
+        pixels: uint8 ``[P, 3, F, p, p]``; F is 1 for a still picture, else the tower's temporal patch.
+        grid: patches in time, height and width.
+        fingerprint: names the pixels and the preprocessing.
+    """
+
+    pixels: Tensor
+    grid: tuple[int, int, int]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One Item as token ids, ready to be batched.
+
+    Args:
+        ids: token ids ``[T]``, a medium's placeholder once for each of its tokens.
+        kinds: Kind of each token ``[T]``, uint8.
+        positions: ``[3, T]`` time, height and width positions.
+        media: the media in reading order.
+        side: query or target.
+    """
+
+    ids: Tensor
+    kinds: Tensor
+    positions: Tensor
+    media: tuple[PreparedMedium, ...]
+    side: Side
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names everything the embedding depends on besides the weights."""
+        tensors = (self.ids, self.kinds, self.positions)
+        content = [t.contiguous().numpy().tobytes() for t in tensors]
+        return fingerprint(self.side, *content, *(m.fingerprint for m in self.media))
+
+
+@dataclass
+class Batch:
+    """Rows on their way through the model; each distinct medium is held once.
+
+    Args:
+        ids: ``[T]``.
+        kinds: ``[T]``.
+        positions: ``[3, T]``.
+        lengths: tokens of each row ``[B]``.
+        is_query: which rows are queries ``[B]``.
+        pixels: uint8 ``[P, 3, F, p, p]``, None without media.
+        grids: ``[M, 3]`` patches in time, height, width of each distinct medium.
+        slots: for every place of a medium in reading order, which distinct medium stands there ``[S]``.
+        media: fingerprints of the distinct media, in the order of ``grids``.
+    """
+
+    ids: Tensor
+    kinds: Tensor
+    positions: Tensor
+    lengths: Tensor
+    is_query: Tensor
+    pixels: Tensor | None
+    grids: Tensor
+    slots: Tensor
+    media: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The batch on ``device``."""
+        moved: dict[str, Any] = {
+            f.name: value.to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
+
+
+def collate(rows: SequenceOf[Row]) -> Batch:
+    """Join rows into a Batch; equal media of different rows are held, and will be encoded, once."""
+    distinct: dict[str, PreparedMedium] = {}
+    for row in rows:
+        for medium in row.media:
+            distinct.setdefault(medium.fingerprint, medium)
+    order = {name: i for i, name in enumerate(distinct)}
+    frames = max((m.pixels.shape[2] for m in distinct.values()), default=1)
+    pixels = [m.pixels.expand(-1, -1, frames, -1, -1) for m in distinct.values()]
+    return Batch(
+        ids=torch.cat([row.ids for row in rows]),
+        kinds=torch.cat([row.kinds for row in rows]),
+        positions=torch.cat([row.positions for row in rows], dim=1),
+        lengths=torch.tensor([len(row) for row in rows]),
+        is_query=torch.tensor([row.side == "query" for row in rows]),
+        pixels=torch.cat(pixels) if pixels else None,
+        grids=torch.tensor([m.grid for m in distinct.values()], dtype=torch.long).reshape(-1, 3),
+        slots=torch.tensor([order[m.fingerprint] for row in rows for m in row.media], dtype=torch.long),
+        media=list(distinct),
+    )
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the vision tower gives.
+
+    Args:
+        maps: one ``[v, D]`` for each distinct medium: its tokens in time, height, width order.
+        layers: the same for each extra layer fed into the language model (Qwen3-VL's deep stack).
+    """
+
+    maps: list[Tensor]
+    layers: list[list[Tensor]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """Tokens to put into one row of a Sequence.
+
+    Args:
+        row: which row.
+        at: index in that row, before insertion, of the token the new ones stand in front of; the row's length appends.
+        embeds: ``[R, D]``.
+        positions: ``[3, R]``; whoever inserts tokens supplies their positions.
+        kind: what the tokens are.
+    """
+
+    row: int
+    at: int
+    embeds: Tensor
+    positions: Tensor
+    kind: Kind = Kind.REGION
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Embedded tokens of a batch, flat.
+
+    Args:
+        embeds: ``[T, D]``.
+        lengths: tokens of each row ``[B]``.
+        positions: ``[3, T]``.
+        kinds: ``[T]``.
+        visual: which tokens take part in the deep stack ``[T]``.
+        is_query: which rows are queries ``[B]``.
+        deepstack: for each fed layer ``[V, D]``, in the order of the visual tokens.
+    """
+
+    embeds: Tensor
+    lengths: Tensor
+    positions: Tensor
+    kinds: Tensor
+    visual: Tensor
+    is_query: Tensor
+    deepstack: list[Tensor] = field(default_factory=list)
+
+    def insert(self, insertions: SequenceOf[Insertion]) -> "Sequence":
+        """The sequence with more tokens; lengths, positions, kinds and deep-stack mask move together.
+
+        Insertions at the same place keep the order given.
+
+        Raises:
+            ValueError: a row or index outside the sequence, or tokens and positions of different number.
+        """
+        if not insertions:
+            return self
+        starts = self.lengths.cumsum(0) - self.lengths
+        places, added = [], torch.zeros_like(self.lengths)
+        for insertion in insertions:
+            self._check(insertion)
+            size = len(insertion.embeds)
+            places.append(torch.full((size,), int(starts[insertion.row]) + insertion.at, device=self.embeds.device))
+            added[insertion.row] += size
+        old = len(self.embeds)
+        # a new token sorts before the old token it stands in front of; stable, so the given order holds
+        keys = torch.cat([2 * torch.cat(places), 2 * torch.arange(old, device=self.embeds.device) + 1])
+        keys = self._keep_in_row(keys, insertions)
+        order = keys.sort(stable=True).indices
+        new = torch.cat([i.embeds for i in insertions]).to(self.embeds.dtype)
+        kinds = torch.cat([torch.full((len(i.embeds),), int(i.kind), dtype=self.kinds.dtype) for i in insertions])
+        positions = torch.cat([i.positions.to(self.positions) for i in insertions], dim=1)
+        return replace(
+            self,
+            embeds=torch.cat([new, self.embeds])[order],
+            lengths=self.lengths + added,
+            positions=torch.cat([positions, self.positions], dim=1)[:, order],
+            kinds=torch.cat([kinds.to(self.kinds.device), self.kinds])[order],
+            visual=torch.cat([self.visual.new_zeros(len(new)), self.visual])[order],
+        )
+
+    def _check(self, insertion: Insertion) -> None:
+        if not 0 <= insertion.row < len(self.lengths):
+            raise ValueError(f"insertion.row: expected 0 to {len(self.lengths) - 1}, got {insertion.row}")
+        length = int(self.lengths[insertion.row])
+        if not 0 <= insertion.at <= length:
+            raise ValueError(f"insertion.at: expected 0 to {length} in row {insertion.row}, got {insertion.at}")
+        if insertion.positions.shape != (3, len(insertion.embeds)):
+            raise ValueError(
+                f"insertion.positions: expected (3, {len(insertion.embeds)}), got {tuple(insertion.positions.shape)}"
+            )
+
+    def _keep_in_row(self, keys: Tensor, insertions: SequenceOf[Insertion]) -> Tensor:
+        """Rows with appended tokens sort them before the next row's first token and its own insertions."""
+        row_of_new = torch.cat([torch.full((len(i.embeds),), i.row, device=keys.device) for i in insertions])
+        row_of_old = torch.repeat_interleave(torch.arange(len(self.lengths), device=keys.device), self.lengths)
+        return keys + torch.cat([row_of_new, row_of_old]) * 2 * (len(self.embeds) + 1)
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Final hidden states of a batch, flat: states ``[T, D]``, and lengths, kinds, is_query as in Sequence."""
+
+    states: Tensor
+    lengths: Tensor
+    kinds: Tensor
+    is_query: Tensor
+
+
+class Padding:
+    """The map between flat tokens ``[T, ...]`` and a padded block ``[B, L, ...]``."""
+
+    def __init__(self, lengths: Tensor, side: str = "right") -> None:
+        rows, longest = len(lengths), int(lengths.max())
+        self.shape = (rows, longest)
+        self.is_dense = bool((lengths == longest).all())
+        self.rows = torch.repeat_interleave(torch.arange(rows, device=lengths.device), lengths)
+        starts = lengths.cumsum(0) - lengths
+        columns = torch.arange(len(self.rows), device=lengths.device) - starts[self.rows]
+        self.columns = columns + (longest - lengths)[self.rows] if side == "left" else columns
+
+    def pad(self, flat: Tensor) -> Tensor:
+        """``[T, ...] -> [B, L, ...]`` with zeros where a row is short."""
+        if self.is_dense:
+            return flat.view(*self.shape, *flat.shape[1:])
+        block = flat.new_zeros(*self.shape, *flat.shape[1:])
+        return block.index_put((self.rows, self.columns), flat)
+
+    def unpad(self, block: Tensor) -> Tensor:
+        """``[B, L, ...] -> [T, ...]``."""
+        return block.flatten(0, 1) if self.is_dense else block[self.rows, self.columns]
+
+    def mask(self) -> Tensor:
+        """Which places of the block hold a token ``[B, L]``."""
+        return self.pad(torch.ones_like(self.rows, dtype=torch.bool))
