@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {name: "mmembed.items" for name in ("Image", "Item", "Negative", "Page", "Pair", "Region", "Video")}
+_HOMES = dict.fromkeys(("Image", "Item", "Negative", "Page", "Pair", "Region", "Video"), "mmembed.items")
 _HOMES["Embedder"] = "mmembed.models.embedder"
 
 __all__ = ["Embedder", "Image", "Item", "Negative", "Page", "Pair", "Region", "Video", "__version__"]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
 
 from mmembed.errors import InputError, nearest
 from mmembed.files import file_fingerprint, fingerprint
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 Box: TypeAlias = tuple[float, float, float, float]
 Point: TypeAlias = tuple[float, float, int]
-ImageSource: TypeAlias = "str | Path | bytes | Picture"
-VideoSource: TypeAlias = "str | Path | bytes | tuple[ImageSource, ...]"
+# typing.Union because Pillow's class is named, not imported, and a name cannot stand beside |
+ImageSource: TypeAlias = Union[str, Path, bytes, "Picture"]
+VideoSource: TypeAlias = Union[str, Path, bytes, tuple[ImageSource, ...]]  # noqa: UP007
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
@@ -59,9 +60,7 @@ class Region:
                 )
             x0, y0, x1, y1 = self.box
             if x1 <= x0 or y1 <= y0:
-                raise InputError(
-                    "region.box", expected="x0 < x1 and y0 < y1", got=self.box, remedy="order the corners"
-                )
+                raise InputError("region.box", expected="x0 < x1 and y0 < y1", got=self.box, remedy="order the corners")
         for point in self.points:
             if len(point) != 3 or point[2] not in (0, 1):
                 raise InputError(
@@ -84,9 +83,7 @@ class Region:
         box, points, mask = value.get("box"), value.get("points"), value.get("mask")
         return cls(
             box=cast(Box, tuple(float(v) for v in box)) if box is not None else None,
-            points=tuple(
-                (float(p[0]), float(p[1]), int(p[2])) if len(p) == 3 else tuple(p) for p in points or ()
-            ),
+            points=tuple((float(p[0]), float(p[1]), int(p[2])) if len(p) == 3 else tuple(p) for p in points or ()),
             mask=mask,
         )
 
@@ -171,9 +168,7 @@ class Page:
 
     def __post_init__(self) -> None:
         if self.page < 1:
-            raise InputError(
-                "page.page", expected="1 or more", got=self.page, remedy="pages are counted from 1"
-            )
+            raise InputError("page.page", expected="1 or more", got=self.page, remedy="pages are counted from 1")
 
     def fingerprint(self) -> str:
         """Names the document's bytes, the page and its resolution."""
@@ -263,19 +258,13 @@ class Item:
         """
         if isinstance(value, Item):
             item = value
-        elif isinstance(value, str):
-            item = cls((value,), verbatim=False)
-        elif isinstance(value, Image | Video | Page):
+        elif isinstance(value, str) or isinstance(value, Image | Video | Page):
             item = cls((value,), verbatim=False)
         elif isinstance(value, Mapping):
             item = _item_of_dict(value)
         else:
             item = cls((Image(_image_source(value, "item")),), verbatim=False)
-        return (
-            replace(item, instruction=instruction)
-            if item.instruction is None and instruction is not None
-            else item
-        )
+        return replace(item, instruction=instruction) if item.instruction is None and instruction is not None else item
 
     def content_fingerprint(self) -> str:
         """Names the content without the instruction: what duplicate masks compare."""
@@ -286,7 +275,7 @@ class Item:
         return fingerprint(self.content_fingerprint(), repr(self.instruction), repr(self.verbatim))
 
 
-ItemLike: TypeAlias = "Item | str | Image | Video | Page | Mapping[str, Any] | Picture"
+ItemLike: TypeAlias = Union[Item, str, Image, Video, Page, Mapping[str, Any], "Picture"]
 
 
 @dataclass(frozen=True)
@@ -377,9 +366,7 @@ def _item_of_dict(value: Mapping[str, Any]) -> Item:
     _refuse_unknown(value, _DICT_KEYS, "item")
     instruction = value.get("instruction")
     if value.get("content") is not None:
-        parts = tuple(
-            p if isinstance(p, str | Image | Video | Page) else _only_part(p) for p in value["content"]
-        )
+        parts = tuple(p if isinstance(p, str | Image | Video | Page) else _only_part(p) for p in value["content"])
         return Item(parts, instruction=instruction)
     content: list[Part] = []
     for key in _FIELD_ORDER:
@@ -428,8 +415,7 @@ def _parts_of_field(key: str, value: Mapping[str, Any]) -> list[Part]:
             remedy="use content=[...] with regions on each Image",
         )
     return [
-        p if isinstance(p, Image) and not regions else Image(_image_source(p, "item.image"), regions)
-        for p in pictures
+        p if isinstance(p, Image) and not regions else Image(_image_source(p, "item.image"), regions) for p in pictures
     ]
 
 
@@ -456,7 +442,7 @@ def _video_source(given: Any) -> VideoSource:
 def _image_source(given: Any, where: str) -> ImageSource:
     if isinstance(given, Image):
         return given.source
-    if isinstance(given, str | Path | bytes) or hasattr(given, "tobytes") and hasattr(given, "mode"):
+    if isinstance(given, str | Path | bytes) or (hasattr(given, "tobytes") and hasattr(given, "mode")):
         return cast(ImageSource, given)
     if hasattr(given, "__array_interface__"):
         from PIL.Image import fromarray
@@ -485,7 +471,5 @@ def frame_files(folder: Path) -> list[Path]:
 def natural_key(name: str) -> Sequence[tuple[int, int, str]]:
     """Sort key that reads digits as numbers and ignores case: ``frame_2`` before ``frame_10``."""
     return [
-        (0, int(piece), "") if piece.isdigit() else (1, 0, piece)
-        for piece in re.split(r"(\d+)", name.lower())
-        if piece
+        (0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in re.split(r"(\d+)", name.lower()) if piece
     ]

@@ -55,7 +55,7 @@ _StrictLoader.add_implicit_resolver(
 def parse_yaml(text: str, where: object) -> Any:
     """Read YAML text strictly; ``where`` names it in errors."""
     try:
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_StrictLoader)
     except InputError as error:
         raise error.within(where) from None
     except yaml.YAMLError as error:
@@ -68,9 +68,7 @@ def load_yaml(path: Path | str) -> Any:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise InputError(
-            path, expected="a readable YAML file", got=error.strerror, remedy="check the path"
-        ) from error
+        raise InputError(path, expected="a readable YAML file", got=error.strerror, remedy="check the path") from error
     return parse_yaml(text, path)
 
 
@@ -78,9 +76,7 @@ def make_parser(settings: type, **options: Any) -> jsonargparse.ArgumentParser:
     """A parser for ``settings`` with ``--config FILE``, ``--print_config`` and a dotted option for every field."""
     jsonargparse.set_loader("yaml", lambda text: parse_yaml(text, "settings"), exceptions=(InputError,))
     parser = jsonargparse.ArgumentParser(exit_on_error=False, **options)
-    parser.add_argument(
-        "--config", action="config", help="YAML file of settings; dotted options after it override"
-    )
+    parser.add_argument("--config", action="config", help="YAML file of settings; dotted options after it override")
     parser.add_class_arguments(settings, None, fail_untyped=True)
     return parser
 
@@ -147,11 +143,7 @@ def check_keys(settings: type, values: Any, where: object, overridden: Sequence[
     names = [f.name for f in dataclasses.fields(settings)]
     for f in dataclasses.fields(settings):
         no_default = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if (
-            no_default
-            and f.name not in values
-            and not any(option.split(".")[-1] == f.name for option in overridden)
-        ):
+        if no_default and f.name not in values and not any(option.split(".")[-1] == f.name for option in overridden):
             raise InputError(
                 _inside(where, f.name),
                 expected="a value",
@@ -236,9 +228,7 @@ def _check_override(settings: type, dotted: str, values: Any) -> None:
         elif dataclasses.is_dataclass(hint):
             hints = typing.get_type_hints(hint)
             if name not in hints and name not in ("config", "print_config"):
-                raise InputError(
-                    head, expected="a known option", got=f"'{name}'", remedy=nearest(name, hints)
-                )
+                raise InputError(head, expected="a known option", got=f"'{name}'", remedy=nearest(name, hints))
             hint = hints.get(name)
         else:
             return
@@ -263,7 +253,7 @@ def _narrow(settings: type, values: Mapping[str, Any], where: object) -> None:
 
 
 def _in_words(error: Exception, where: object) -> InputError:
-    """jsonargparse nests ``Parser key "a": ... Parser key "b":``; join the keys and keep the innermost complaint."""
+    """Jsonargparse nests ``Parser key "a": ... Parser key "b":``; join the keys and keep the innermost complaint."""
     text = str(error)
     keys = ".".join(re.findall(r'(?:Parser )?[Kk]ey "([^"]+)"', text))
     found = re.findall(r"Expected an? (.+?)\. Got value: (.+)", text)

@@ -1,0 +1,1 @@
+"""Everything between an Item and its embedding; the only layer that touches the model libraries."""

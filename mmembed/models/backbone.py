@@ -1,6 +1,5 @@
 """What every backbone is: a picklable preprocessor and a module with the verbs vision, embed and run."""
 
-from collections.abc import Sequence as SequenceOf
 from pathlib import Path
 from typing import Protocol
 
@@ -51,6 +50,6 @@ class Backbone(nn.Module):
         """Whether no weight of the tower trains, so that its features may be computed once and kept."""
         return not any(p.requires_grad for p in self.tower.parameters())
 
-    def save(self, directory: Path, parts: SequenceOf[str] = ()) -> None:
+    def save(self, directory: Path) -> None:
         """Write weights, config, tokenizer and preprocessing facts as a checkpoint the library can open."""
         raise NotImplementedError

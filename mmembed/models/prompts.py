@@ -96,9 +96,7 @@ def _raw(item: Item, style: RawPrompt, medium_words: Sequence[str]) -> list[Segm
     return [piece for i, p in enumerate(pieces) for piece in ((separator, p) if i else (p,))]
 
 
-def _chat(
-    item: Item, style: ChatPrompt, medium_words: Sequence[str], apply_template: ApplyTemplate
-) -> list[Segment]:
+def _chat(item: Item, style: ChatPrompt, medium_words: Sequence[str], apply_template: ApplyTemplate) -> list[Segment]:
     """Render the template around numbered placeholders, then put the real texts where these stand."""
     texts: list[Segment] = []
 

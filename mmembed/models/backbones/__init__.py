@@ -1,0 +1,1 @@
+"""One adapter a family around the installed library; none knows another."""

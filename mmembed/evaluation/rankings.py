@@ -1,0 +1,75 @@
+"""Rankings: what each query found, as a value and as a file of JSON lines."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from mmembed.evaluation.benchmark import Task
+from mmembed.evaluation.retrieval_set import RetrievalSet
+from mmembed.files import write_text
+from mmembed.index.topk import top_k
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What one query found.
+
+    Args:
+        query_id: the query.
+        targets: ids of the best targets, best first.
+        scores: their scores.
+        relevant: grades of the targets that are right.
+        first_hit: rank of the first right target, counted from 1; None when it is not among ``targets``.
+    """
+
+    query_id: str
+    targets: list[str]
+    scores: list[float]
+    relevant: dict[str, float]
+    first_hit: int | None
+
+
+def rank(task: Task, retrieval_set: RetrievalSet, queries: Tensor, targets: Tensor, depth: int) -> list[Ranking]:
+    """Rank the candidates of every query by inner product.
+
+    Args:
+        task: says whose candidates are ranked, and who wins ties.
+        retrieval_set: gives ids, relevance and candidates.
+        queries: ``[Q, D]`` in the order of the set's queries.
+        targets: ``[N, D]`` in the order of the set's corpus.
+        depth: how many targets are kept for each query.
+    """
+    names = list(retrieval_set.corpus)
+    row_of = {name: row for row, name in enumerate(names)}
+    right = [_relevant(retrieval_set, query_id) for query_id in retrieval_set.queries]
+    candidates = None
+    if task.candidates == "local" and retrieval_set.candidates is not None:
+        candidates = [[row_of[t] for t in retrieval_set.candidates[q]] for q in retrieval_set.queries]
+    late = [[row_of[t] for t in grades] for grades in right] if task.ties == "pessimistic" else None
+    scores, rows = top_k(queries, targets, depth, candidates=candidates, lose_ties=late)
+    rankings = []
+    for query_id, grades, own_scores, own_rows in zip(
+        retrieval_set.queries, right, scores.tolist(), rows.tolist(), strict=True
+    ):
+        found = [names[row] for row in own_rows if row >= 0]
+        first_hit = next((place for place, name in enumerate(found, start=1) if name in grades), None)
+        rankings.append(Ranking(query_id, found, own_scores[: len(found)], grades, first_hit))
+    return rankings
+
+
+def write_rankings(path: Path, rankings: Iterable[Ranking]) -> None:
+    """Write one JSON line a query, the fields of :class:`Ranking`."""
+    write_text(path, "".join(json.dumps(asdict(ranking), ensure_ascii=False) + "\n" for ranking in rankings))
+
+
+def read_rankings(path: Path) -> list[Ranking]:
+    """Read what :func:`write_rankings` wrote."""
+    with path.open(encoding="utf-8") as lines:
+        return [Ranking(**json.loads(line)) for line in lines]
+
+
+def _relevant(retrieval_set: RetrievalSet, query_id: str) -> dict[str, float]:
+    return {target: grade for target, grade in retrieval_set.relevance[query_id].items() if grade > 0}

@@ -1,0 +1,210 @@
+"""RetrievalSet: queries, corpus, graded relevance and optional candidates, checked as a whole.
+
+On disk a set is a folder of ``queries`` and ``corpus`` (``.jsonl`` or ``.parquet``, one item a row with an ``id``),
+``relevance.jsonl`` (``{"query_id": "q1", "targets": {"d7": 1}}``) and, where queries rank targets of their own,
+``candidates.jsonl`` (``{"query_id": "q1", "targets": ["d7", "d2"]}``).
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mmembed.data.tables import read_items
+from mmembed.errors import InputError, nearest
+from mmembed.files import fingerprint
+from mmembed.items import Item
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RetrievalSet:
+    """What a retrieval task is made of; everything is keyed by id.
+
+    Args:
+        queries: the queries.
+        corpus: all targets.
+        relevance: for each query the grades of its judged targets; more than 0 is relevant, and each query has such.
+        candidates: for each query the targets it may rank; None where every query ranks the corpus.
+
+    Raises:
+        InputError: an id that names nothing, a query without a relevant target, or whose candidates
+            lack one, a bad grade.
+    """
+
+    queries: Mapping[str, Item]
+    corpus: Mapping[str, Item]
+    relevance: Mapping[str, Mapping[str, float]]
+    candidates: Mapping[str, list[str]] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("queries", "corpus"):
+            if not getattr(self, name):
+                raise InputError(name, expected="at least one row", got="none", remedy="prepare the data again")
+        _check_covers(self.relevance, self.queries, "relevance")
+        for query_id, targets in self.relevance.items():
+            check_relevance(targets, self.corpus, f"relevance: query {query_id}")
+        if self.candidates is not None:
+            _check_covers(self.candidates, self.queries, "candidates")
+            for query_id, own in self.candidates.items():
+                where = f"candidates: query {query_id}"
+                check_candidates(own, self.corpus, where)
+                _check_answerable(own, self.relevance[query_id], where)
+
+    def fingerprint(self) -> str:
+        """Names the content of the set: every item with the bytes of its media, the grades and the candidates."""
+        items = (
+            part for side in (self.queries, self.corpus) for i, item in side.items() for part in (i, item.fingerprint())
+        )
+        grades = {query: dict(targets) for query, targets in self.relevance.items()}
+        own = None if self.candidates is None else dict(self.candidates)
+        return fingerprint(*items, json.dumps([grades, own], sort_keys=True))
+
+
+def read_retrieval_set(folder: Path | str) -> RetrievalSet:
+    """Read the folder of a retrieval set.
+
+    Raises:
+        InputError: a missing file, a row that cannot be read, or an id that names nothing: file, row and field.
+    """
+    folder = Path(folder)
+    queries, corpus = (_read_unique(_table(folder, name)) for name in ("queries", "corpus"))
+    relevance = _read_rows(folder / "relevance.jsonl", queries, lambda row, where: check_relevance(row, corpus, where))
+    path = folder / "candidates.jsonl"
+    candidates = None
+    if path.exists():
+        candidates = _read_rows(path, queries, lambda row, where: check_candidates(row, corpus, where))
+    return RetrievalSet(queries, corpus, relevance, candidates)
+
+
+def check_relevance(targets: Any, corpus: Mapping[str, Item], where: str) -> dict[str, float]:
+    """The grades of one query, every target known, at least one of them relevant."""
+    if not isinstance(targets, Mapping):
+        raise InputError(
+            f"{where}.targets", expected="a mapping of target id to grade", got=repr(targets), remedy='write {"d7": 1}'
+        )
+    for target, grade in targets.items():
+        _check_known(target, corpus, f"{where}.targets", "the id of a target in the corpus")
+        number = isinstance(grade, int | float) and not isinstance(grade, bool)
+        if not number or not math.isfinite(grade) or grade < 0:
+            raise InputError(
+                f"{where}.targets.{target}",
+                expected="a grade of 0 or more",
+                got=repr(grade),
+                remedy="0 is not relevant",
+            )
+    if not any(grade > 0 for grade in targets.values()):
+        raise InputError(
+            f"{where}.targets",
+            expected="at least one target with a grade above 0",
+            got="none",
+            remedy="judge a target or leave the query out",
+        )
+    return {target: float(grade) for target, grade in targets.items()}
+
+
+def check_candidates(targets: Any, corpus: Mapping[str, Item], where: str) -> list[str]:
+    """The candidates of one query, every target known and named once."""
+    if not isinstance(targets, list) or not targets:
+        raise InputError(
+            f"{where}.targets", expected="a list of target ids", got=repr(targets), remedy='write ["d7", "d2"]'
+        )
+    seen: set[str] = set()
+    for target in targets:
+        _check_known(target, corpus, f"{where}.targets", "the id of a target in the corpus")
+        if target in seen:
+            raise InputError(
+                f"{where}.targets", expected="each target once", got=f"'{target}' again", remedy="drop the repeat"
+            )
+        seen.add(target)
+    return targets
+
+
+def _table(folder: Path, name: str) -> Path:
+    found = [path for suffix in (".jsonl", ".parquet") if (path := folder / f"{name}{suffix}").exists()]
+    if len(found) != 1:
+        raise InputError(
+            folder / f"{name}.jsonl",
+            expected=f"one file, {name}.jsonl or {name}.parquet",
+            got=" and ".join(path.name for path in found) or "no such file",
+            remedy="prepare the data, or check --data-root",
+        )
+    return found[0]
+
+
+def _read_unique(path: Path) -> dict[str, Item]:
+    items: dict[str, Item] = {}
+    for row, (item_id, item) in enumerate(read_items(path), start=1):
+        if item_id in items:
+            raise InputError(
+                f"{path}: row {row}: id", expected="each id once", got=f"'{item_id}' again", remedy="rename one"
+            )
+        items[item_id] = item
+    if not items:
+        raise InputError(path, expected="at least one row", got="none", remedy="prepare the data again")
+    return items
+
+
+def _read_rows(path: Path, queries: Mapping[str, Item], read: Callable[[Any, str], T]) -> dict[str, T]:
+    """The ``targets`` of each query, through ``read(targets, where)``."""
+    rows: dict[str, T] = {}
+    for where, row in _json_rows(path):
+        for field in ("query_id", "targets"):
+            if field not in row:
+                raise InputError(
+                    f"{where}.{field}", expected="a value", got="no such field", remedy=nearest(field, row)
+                )
+        query_id = row["query_id"]
+        _check_known(query_id, queries, f"{where}.query_id", "the id of a query")
+        if query_id in rows:
+            raise InputError(
+                f"{where}.query_id", expected="each query once", got=f"'{query_id}' again", remedy="join the rows"
+            )
+        rows[query_id] = read(row["targets"], where)
+    try:
+        _check_covers(rows, queries, "query_id")
+    except InputError as error:
+        raise error.within(path) from None
+    return rows
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    if not path.is_file():
+        raise InputError(path, expected="a file", got="no such file", remedy="prepare the data, or check --data-root")
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            where = f"{path}: row {number}"
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(where, expected="JSON", got=str(error), remedy="mend the line") from None
+            if not isinstance(row, dict):
+                raise InputError(where, expected="a JSON object", got=type(row).__name__, remedy="write {...}")
+            yield where, row
+
+
+def _check_answerable(own: list[str], grades: Mapping[str, float], where: str) -> None:
+    absent = [target for target, grade in grades.items() if grade > 0 and target not in own]
+    if absent:
+        raise InputError(
+            where, expected="every relevant target", got=f"no '{absent[0]}'", remedy="add it, or do not judge it"
+        )
+
+
+def _check_known(name: Any, known: Mapping[str, Item], where: str, expected: str) -> None:
+    # difflib over a large corpus would take minutes
+    if not isinstance(name, str) or name not in known:
+        raise InputError(where, expected=expected, got=repr(name), remedy="ids are strings, written as in the table")
+
+
+def _check_covers(rows: Mapping[str, Any], queries: Mapping[str, Item], where: str) -> None:
+    for query_id in rows:
+        _check_known(query_id, queries, where, "the id of a query")
+    for query_id in queries:
+        if query_id not in rows:
+            raise InputError(
+                where, expected=f"a row for query '{query_id}'", got="none", remedy="add it or leave the query out"
+            )

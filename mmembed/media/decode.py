@@ -1,0 +1,33 @@
+"""One door to all media: whatever it is, it comes out as RGB pictures."""
+
+import PIL.Image
+
+from mmembed import counters
+from mmembed.items import Image, Media, Page
+from mmembed.media.images import open_image
+from mmembed.media.pages import render_page
+from mmembed.media.settings import MediaSettings
+from mmembed.media.video import Frames, load_video
+
+
+def decode(medium: Media, settings: MediaSettings) -> Frames:
+    """The pictures of a medium: one of an image or page (``fps`` 0), several of a video.
+
+    Counts ``media_decoded`` once a medium.
+
+    Raises:
+        MediaError: it cannot be opened, decoded or trusted.
+        InputError: a region or a stretch of time lies outside of it.
+    """
+    if isinstance(medium, Image):
+        frames = _still(open_image(medium, settings))
+    elif isinstance(medium, Page):
+        frames = _still(render_page(medium, settings))
+    else:
+        frames = load_video(medium, settings)
+    counters.count("media_decoded")
+    return frames
+
+
+def _still(picture: PIL.Image.Image) -> Frames:
+    return Frames((picture,), (0,), 0.0)

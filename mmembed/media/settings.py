@@ -1,0 +1,153 @@
+"""Settings of decoding: which frames of a clip are taken, and what a picture may be.
+
+The uniform rule is the one of VLM2Vec-V2 (arXiv:2507.04590); the frame-rate rule is the one of the Qwen3-VL processor.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from mmembed.errors import InputError, nearest
+from mmembed.settings import Part
+from mmembed.settings import Part
+
+Alpha = Literal["drop", "white"]
+Reader = Literal["pyav", "torchcodec", "decord"]
+
+PILLOW_LIMIT_MEGAPIXELS = 179.0
+"""Pillow itself refuses pictures beyond 2 x 89,478,485 pixels."""
+
+
+def _linspace(total: int, count: int) -> list[float]:
+    """``numpy.linspace(0, total - 1, count)``, the same float operations in the same order."""
+    if count == 1:
+        return [0.0]
+    step = (total - 1) / (count - 1)
+    # the last position is exact where i * step may fall a hair below it
+    return [i * step for i in range(count - 1)] + [float(total - 1)]
+
+
+def _refuse_below(least: int, value: int, where: str) -> None:
+    if value < least:
+        raise InputError(where, expected=f"at least {least}", got=value, remedy="leave it out for the default")
+
+
+@dataclass(frozen=True)
+class FrameSampling(Part, ABC):
+    """A rule that picks frames of a clip: a pure function of its length and frame rate."""
+
+    @abstractmethod
+    def indices(self, total: int, fps: float) -> list[int]:
+        """The frames to take.
+
+        Args:
+            total: frames the clip has, at least 1.
+            fps: frames a second of the clip.
+
+        Returns:
+            Ascending, distinct indices in ``range(total)``, at least one.
+        """
+
+
+@dataclass(frozen=True)
+class UniformFrames(FrameSampling):
+    """Evenly spread frames, first and last included: ``linspace(0, total - 1, n)`` cut to integers (VLM2Vec-V2).
+
+    A clip shorter than ``num_frames`` gives all its frames; none is repeated.
+    """
+
+    num_frames: int = 8
+    """frames taken from a clip that has as many"""
+
+    def __post_init__(self) -> None:
+        _refuse_below(1, self.num_frames, "media.sampling.num_frames")
+
+    def indices(self, total: int, fps: float) -> list[int]:
+        """See :meth:`FrameSampling.indices`."""
+        return [math.floor(position) for position in _linspace(total, min(self.num_frames, total))]
+
+
+@dataclass(frozen=True)
+class FpsFrames(FrameSampling):
+    """A count that grows with the clip's duration, spread evenly and rounded to the nearest frame (Qwen3-VL).
+
+    The count is ``duration x fps``, kept within the bounds, and never more than the clip has.
+    """
+
+    fps: float = 2.0
+    """frames taken from each second"""
+    min_frames: int = 4
+    """fewest frames taken, where the clip has as many"""
+    max_frames: int = 64
+    """most frames taken"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fps < math.inf:
+            raise InputError("media.sampling.fps", expected="more than 0", got=self.fps, remedy="2.0 is usual")
+        _refuse_below(1, self.min_frames, "media.sampling.min_frames")
+        _refuse_below(self.min_frames, self.max_frames, "media.sampling.max_frames")
+
+    def indices(self, total: int, fps: float) -> list[int]:
+        """See :meth:`FrameSampling.indices`."""
+        wanted = int(total / fps * self.fps)
+        count = min(max(wanted, self.min_frames), self.max_frames, total)
+        return [round(position) for position in _linspace(total, count)]
+
+
+@dataclass(frozen=True)
+class SegmentMiddles(FrameSampling):
+    """The middle frame of each of ``num_frames`` equal segments (TSN, arXiv:1608.00859; InternVideo).
+
+    A clip shorter than ``num_frames`` gives all its frames; none is repeated.
+    """
+
+    num_frames: int = 8
+    """segments a clip is cut into"""
+
+    def __post_init__(self) -> None:
+        _refuse_below(1, self.num_frames, "media.sampling.num_frames")
+
+    def indices(self, total: int, fps: float) -> list[int]:
+        """See :meth:`FrameSampling.indices`."""
+        count = min(self.num_frames, total)
+        return [(2 * segment + 1) * total // (2 * count) for segment in range(count)]
+
+
+@dataclass(frozen=True)
+class AllFrames(FrameSampling):
+    """Every frame, for clips and folders that were thinned out beforehand."""
+
+    def indices(self, total: int, fps: float) -> list[int]:
+        """See :meth:`FrameSampling.indices`."""
+        return list(range(total))
+
+
+@dataclass(frozen=True)
+class MediaSettings:
+    """How pictures, clips and pages become RGB pictures; part of what an embedding depends on."""
+
+    exif: bool = False
+    """turn pictures as their EXIF orientation says; the published protocols do not"""
+    alpha: Alpha = "drop"
+    """what becomes of transparency: ``drop`` is Pillow's ``convert("RGB")``, ``white`` lays the picture on white"""
+    max_image_megapixels: float = PILLOW_LIMIT_MEGAPIXELS
+    """pictures and drawn pages with more millions of pixels are refused before they are decoded"""
+    reader: Reader = "pyav"
+    """library that decodes video; the three give equal frames for H.264 and VP9"""
+    sampling: FrameSampling = UniformFrames()
+    """which frames of a clip are taken where the clip itself does not say"""
+
+    def __post_init__(self) -> None:
+        for name, known in (("alpha", get_args(Alpha)), ("reader", get_args(Reader))):
+            value = getattr(self, name)
+            if value not in known:
+                where, expected = f"media.{name}", "one of " + ", ".join(known)
+                raise InputError(where, expected=expected, got=f"'{value}'", remedy=nearest(str(value), known))
+        if not 0 < self.max_image_megapixels <= PILLOW_LIMIT_MEGAPIXELS:
+            raise InputError(
+                "media.max_image_megapixels",
+                expected=f"more than 0 and at most {PILLOW_LIMIT_MEGAPIXELS:g}, Pillow's own limit",
+                got=self.max_image_megapixels,
+                remedy="shrink larger pictures beforehand",
+            )

@@ -1,0 +1,253 @@
+"""The Embedder: items in, unit vectors out; the same object trains, evaluates and ships."""
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmembed.errors import InputError, nearest
+from mmembed.files import write_text
+from mmembed.items import Item, ItemLike
+from mmembed.models.adapters import add_lora, save_adapter
+from mmembed.models.backbone import Backbone
+from mmembed.models.chunks import plan_chunks
+from mmembed.models.media_cache import MediaCache
+from mmembed.models.profiles import load_profile, profile_names
+from mmembed.models.sequence import Batch, Features, Row, collate
+from mmembed.models.settings import EmbedderSettings, Side
+from mmembed.progress import track
+from mmembed.settings import dump_yaml, load_yaml, read_settings
+
+SETTINGS_FILE = "embedder.yaml"
+# rows are prepared and sorted in windows of so many chunks: enough to sort well, little enough to hold
+WINDOW_CHUNKS = 16
+
+
+class Embedder(nn.Module):
+    """Backbone, pooler and normalisation, with the settings that made them."""
+
+    def __init__(self, settings: EmbedderSettings, *, texts: Iterable[str] | None = None) -> None:
+        """Build from settings; ``texts`` train the tokenizer of a scratch backbone.
+
+        With settings that name a LoRA and no adapter to load, a fresh adapter is put in.
+        """
+        super().__init__()
+        self.settings = settings
+        self.backbone: Backbone = settings.backbone.build(prompt=settings.prompt, texts=texts)
+        self.pooler = settings.pooler.build()
+        if settings.lora is not None and getattr(settings.backbone, "adapter", None) is None:
+            add_lora(self.backbone, settings.lora)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def width(self) -> int:
+        """D, the size of an embedding."""
+        return self.backbone.width
+
+    def prepare(self, items: Sequence[Item], side: Side) -> list[Row]:
+        """Decode, render and tokenize items; an error names the item's place in ``items``."""
+        rows = []
+        for i, item in enumerate(items):
+            try:
+                rows.append(self.backbone.preprocessor(item, side))
+            except InputError as error:
+                raise error.within(f"item {i}") from error
+        return rows
+
+    def cache_media(self, max_bytes: int) -> None:
+        """Keep up to ``max_bytes`` of prepared media in memory (each process its own)."""
+        self.backbone.preprocessor.cache = MediaCache(max_bytes)  # type: ignore[attr-defined]
+
+    def forward(self, batch: Batch, features: Features | None = None) -> Tensor:
+        """Embeddings ``[B, D]`` of a batch, in float32; unit length unless the settings say otherwise.
+
+        Args:
+            batch: what to embed.
+            features: the media's features where they are known already (a frozen tower's).
+        """
+        if features is None:
+            features = self.backbone.vision(batch)
+        hidden = self.backbone.run(self.backbone.embed(batch, features))
+        pooled = self.pooler(hidden).float()
+        return F.normalize(pooled, dim=-1) if self.settings.normalize else pooled
+
+    @torch.no_grad()
+    def encode(
+        self,
+        items: ItemLike | Sequence[ItemLike],
+        *,
+        instruction: str | None = None,
+        side: Side = "query",
+        batch_tokens: int = 16384,
+        progress: bool = False,
+    ) -> Tensor:
+        """Embed items.
+
+        Args:
+            items: what :meth:`Item.of` accepts, one or many.
+            instruction: for items that bring none.
+            side: which side they are on; matters to poolers that treat the sides differently.
+            batch_tokens: most tokens, padding included, that pass through the model together. The vectors do not depend
+                on it.
+            progress: show a bar with the time left.
+
+        Returns:
+            float32 ``[N, D]`` on the CPU, in input order.
+
+        Raises:
+            InputError: an item that cannot be used; its number is named.
+        """
+        single = isinstance(items, str | Item | Mapping) or not isinstance(items, Sequence)
+        given: Sequence[Any] = [items] if single else items  # type: ignore[assignment,list-item]
+        made = [self._item(i, value, instruction) for i, value in enumerate(given)]
+        was_training = self.training
+        self.eval()
+        out = torch.empty(len(made), self.width)
+        numbered: Iterable[tuple[int, Item]] = enumerate(made)
+        if progress:
+            numbered = track(numbered, "encode", total=len(made))
+        for window in self._windows(numbered, side, batch_tokens * WINDOW_CHUNKS):
+            self._encode_window(window, batch_tokens, out)
+        self.train(was_training)
+        return out
+
+    def similarity(self, queries: Tensor, targets: Tensor) -> Tensor:
+        """Inner products ``[Q, N]`` of two sets of embeddings."""
+        return queries @ targets.T
+
+    def save(self, directory: str | Path) -> None:
+        """Write the weights and ``embedder.yaml``; the directory appears whole or not at all.
+
+        A model that trained an adapter saves the adapter and names its base.
+        """
+        target = Path(directory)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
+        try:
+            backbone: Any = self.settings.backbone
+            if self.settings.lora is not None and backbone.path is not None:
+                base = backbone.path if not Path(backbone.path).exists() else str(Path(backbone.path).resolve())
+                save_adapter(self.backbone.model, part / "adapter", base)
+                backbone = replace(backbone, path=base, adapter="./adapter")
+            else:
+                self.backbone.save(part)
+                backbone = replace(backbone, path=".", scratch=None, adapter=None)
+            write_text(part / SETTINGS_FILE, dump_yaml(replace(self.settings, backbone=backbone)))
+            part.chmod(0o755)
+            if target.exists():
+                shutil.rmtree(target)
+            part.rename(target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        adapter: str | None = None,
+        profile: str | None = None,
+        device: str | torch.device | None = None,
+        **overrides: Any,
+    ) -> Self:
+        """Open a saved run, a Hub repository with ``embedder.yaml``, or a released checkpoint with a profile.
+
+        Args:
+            model: directory or Hub id.
+            adapter: LoRA or DoRA to load onto it.
+            profile: how a released checkpoint embeds, e.g. ``vlm2vec``; what ``embedder.yaml`` says is used otherwise.
+            device: where to put it; a GPU if there is one.
+            overrides: settings of the backbone by name, e.g. ``dtype="bfloat16"``, ``max_pixels=...``.
+
+        Raises:
+            InputError: neither ``embedder.yaml`` nor a profile, an unknown override, or an unusable checkpoint.
+        """
+        values = load_profile(profile) if profile else _saved_settings(str(model))
+        settings = read_settings(EmbedderSettings, values, where=f"{model}: {SETTINGS_FILE}")
+        backbone: Any = settings.backbone
+        known = {f.name for f in fields(backbone)}
+        for name in overrides:
+            if name not in known:
+                raise InputError(
+                    "from_pretrained", expected="a known setting", got=f"'{name}'", remedy=nearest(name, known)
+                )
+        root = Path(model)
+        places = {"path": str(model) if profile or backbone.path in (None, ".") else backbone.path}
+        if adapter is not None:
+            places["adapter"] = adapter
+        elif backbone.adapter is not None and backbone.adapter.startswith("./"):
+            places["adapter"] = str(root / backbone.adapter)
+        embedder = cls(replace(settings, backbone=replace(backbone, **places, **overrides)))
+        chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return embedder.to(chosen).eval()
+
+    def _item(self, i: int, value: Any, instruction: str | None) -> Item:
+        try:
+            return Item.of(value, instruction)
+        except InputError as error:
+            raise error.within(f"item {i}") from error
+
+    def _windows(
+        self, numbered: Iterable[tuple[int, Item]], side: Side, tokens: int
+    ) -> Iterator[list[tuple[int, Row]]]:
+        window: list[tuple[int, Row]] = []
+        held = 0
+        for i, item in numbered:
+            try:
+                row = self.backbone.preprocessor(item, side)
+            except InputError as error:
+                raise error.within(f"item {i}") from error
+            window.append((i, row))
+            held += len(row)
+            if held >= tokens:
+                yield window
+                window, held = [], 0
+        if window:
+            yield window
+
+    def _encode_window(self, window: list[tuple[int, Row]], batch_tokens: int, out: Tensor) -> None:
+        """Encode each distinct row once and write it to every place it stands at."""
+        places: dict[str, list[int]] = {}
+        distinct: dict[str, Row] = {}
+        for i, row in window:
+            places.setdefault(row.fingerprint, []).append(i)
+            distinct[row.fingerprint] = row
+        names = list(distinct)
+        for chunk in plan_chunks([len(distinct[name]) for name in names], max_tokens=batch_tokens):
+            batch = collate([distinct[names[i]] for i in chunk]).to(self.device)
+            for i, vector in zip(chunk, self(batch).cpu(), strict=True):
+                out[places[names[i]]] = vector
+
+
+def _saved_settings(model: str) -> dict[str, Any]:
+    path = Path(model) / SETTINGS_FILE
+    if not path.is_file() and not Path(model).exists():
+        path = _from_hub(model)
+    if not path.is_file():
+        raise InputError(
+            model, expected=f"{SETTINGS_FILE} beside the weights", got="none",
+            remedy=f"name a profile: profile='...' ({', '.join(profile_names())})",
+        )  # fmt: skip
+    return dict(load_yaml(path))
+
+
+def _from_hub(model: str) -> Path:
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(model, SETTINGS_FILE, _raise_exceptions_for_missing_entries=False)
+    except OSError as error:
+        raise InputError(
+            model, expected="a directory or Hub id", got=" ".join(str(error).split()), remedy="check the name"
+        ) from error
+    return Path(found) if found else Path(model) / SETTINGS_FILE
