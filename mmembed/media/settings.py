@@ -10,7 +10,6 @@ from typing import Literal, get_args
 
 from mmembed.errors import InputError, nearest
 from mmembed.settings import Part
-from mmembed.settings import Part
 
 Alpha = Literal["drop", "white"]
 Reader = Literal["pyav", "torchcodec", "decord"]
