@@ -42,14 +42,14 @@ def open_image(image: Image, settings: MediaSettings) -> PIL.Image.Image:
     return picture
 
 
-def check_size(width: float, height: float, settings: MediaSettings, name: str) -> None:
+def check_size(width: int, height: int, settings: MediaSettings, name: str) -> None:
     """Refuse a picture of more pixels than ``settings`` allow, before any of them is decoded.
 
     Raises:
         MediaError: names the picture, its size and the limit.
     """
     if width * height > settings.max_image_megapixels * 1e6:
-        raise _too_large(name, settings, f"{width:g} x {height:g} pixels")
+        raise _too_large(name, settings, f"{width} x {height} pixels")
 
 
 def to_rgb(picture: PIL.Image.Image, alpha: Alpha) -> PIL.Image.Image:
