@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import av
 import numpy as np
@@ -18,6 +18,7 @@ from mmembed.media.settings import Reader
 from mmembed.media.timetable import counted, timetable_of
 
 
+@runtime_checkable
 class VideoReader(Protocol):
     """Random access to the frames of one clip."""
 

@@ -58,7 +58,8 @@ def timetable_of(stream: Any) -> Timetable | None:
     shown = [time for time, _, discarded in packets if not discarded]
     if None in shown or len(set(shown)) < len(shown):
         return None
-    return Timetable(tuple(sorted(shown)), tuple(sorted(time for time, is_key, _ in packets if is_key)))
+    keyframes = sorted(time for time, is_key, _ in packets if is_key and time is not None)
+    return Timetable(tuple(sorted(shown)), tuple(keyframes))
 
 
 def counted(stream: Any) -> Timetable:
