@@ -1,0 +1,1 @@
+"""Losses eat embeddings only: tensors in, tensors out."""

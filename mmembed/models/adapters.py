@@ -69,7 +69,7 @@ def load_adapter(model: nn.Module, source: str, renames: Sequence[tuple[str, str
     config.inference_mode = False
     inject_adapter_in_model(config, model)
     state = {rename(key, renames): value for key, value in load_file(directory / WEIGHTS).items()}
-    expected: dict[str, Tensor] = get_peft_model_state_dict(model)
+    expected: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
     missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or unexpected:
         raise InputError(
@@ -83,7 +83,7 @@ def load_adapter(model: nn.Module, source: str, renames: Sequence[tuple[str, str
 def save_adapter(model: Any, directory: Path, base: str) -> None:
     """Write the adapter under the names peft gives it on the full model, so that other libraries load it."""
     directory.mkdir(parents=True, exist_ok=True)
-    state = {PREFIX + key: value.contiguous().cpu() for key, value in get_peft_model_state_dict(model).items()}
+    state = {PREFIX + key: value.contiguous().cpu() for key, value in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
     save_file(state, directory / WEIGHTS)
     config = model.peft_config["default"]
     config.base_model_name_or_path = base

@@ -21,10 +21,12 @@ class Backbone(nn.Module):
     """A vision-language model without its head. Subclasses are adapters around an installed library.
 
     Attributes:
+        model: the library's base model.
         preprocessor: picklable, CPU only.
         width: D, the size of a hidden state.
     """
 
+    model: nn.Module
     preprocessor: Preprocessor
     width: int
 

@@ -39,10 +39,17 @@ class Embedder(nn.Module):
         """
         super().__init__()
         self.settings = settings
+        if settings.lora is not None and getattr(settings.backbone, "scratch", None) is not None:
+            raise InputError("lora", expected="a checkpoint to adapt", got="a scratch model", remedy="train it whole")
         self.backbone: Backbone = settings.backbone.build(prompt=settings.prompt, texts=texts)
         self.pooler = settings.pooler.build()
-        if settings.lora is not None and getattr(settings.backbone, "adapter", None) is None:
-            add_lora(self.backbone, settings.lora)
+        if settings.lora is not None and not self.has_adapter:
+            add_lora(self.backbone.model, settings.lora)
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the weights are a base model's with an adapter in them."""
+        return hasattr(self.backbone.model, "peft_config")
 
     @property
     def device(self) -> torch.device:
@@ -135,7 +142,7 @@ class Embedder(nn.Module):
         part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
         try:
             backbone: Any = self.settings.backbone
-            if self.settings.lora is not None and backbone.path is not None:
+            if self.has_adapter:
                 base = backbone.path if not Path(backbone.path).exists() else str(Path(backbone.path).resolve())
                 save_adapter(self.backbone.model, part / "adapter", base)
                 backbone = replace(backbone, path=base, adapter="./adapter")

@@ -1,0 +1,1 @@
+"""Training: cached gradients, the LightningModule, optimisers and stages."""

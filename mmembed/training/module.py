@@ -1,0 +1,169 @@
+"""The LightningModule: one optimiser step over an objective, by cached gradients, always."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from mmembed.losses.objectives import ContrastiveObjective
+from mmembed.losses.settings import ObjectiveSettings
+from mmembed.models.embedder import Embedder
+from mmembed.models.sequence import Batch, Features
+from mmembed.training.batches import TrainingBatch
+from mmembed.training.grad_cache import Rep, cached_gradients
+from mmembed.training.optim import make_optimizer, make_schedule
+from mmembed.training.settings import MB, Stage
+
+EMBEDDING = "embedding"
+
+
+class DivergenceError(RuntimeError):
+    """The loss or an embedding is no longer a number; the rows at hand are named."""
+
+
+class StepFeatures:
+    """A frozen tower's features of one step: each medium passes the tower once, whatever is embedded again."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.backbone = embedder.backbone
+        self.known: dict[str, tuple[Tensor, list[Tensor]]] = {}
+
+    def of(self, batch: Batch) -> Features:
+        """The features of the batch's media, those met for the first time computed now."""
+        missing = [i for i, name in enumerate(batch.media) if name not in self.known]
+        if missing:
+            with torch.no_grad():
+                new = self.backbone.vision(select_media(batch, missing))
+            for place, i in enumerate(missing):
+                self.known[batch.media[i]] = (new.maps[place], [layer[place] for layer in new.layers])
+        found = [self.known[name] for name in batch.media]
+        layers = len(found[0][1]) if found else 0
+        return Features([m for m, _ in found], [[extra[k] for _, extra in found] for k in range(layers)])
+
+
+def select_media(batch: Batch, media: list[int]) -> Batch:
+    """A batch with only these of its media, as far as :meth:`Backbone.vision` looks."""
+    if batch.pixels is None or len(media) == len(batch.media):
+        return batch
+    sizes = batch.grids.prod(-1).tolist()
+    pieces = batch.pixels.split(sizes)
+    return Batch(
+        batch.ids, batch.kinds, batch.positions, batch.lengths, batch.is_query,
+        torch.cat([pieces[i] for i in media]), batch.grids[media], batch.slots, [batch.media[i] for i in media],
+    )  # fmt: skip
+
+
+class EmbedderModule(LightningModule):
+    """Trains an Embedder for one stage.
+
+    Optimisation is manual, because the batch passes the model in chunks. The random state of a step is a function of
+    (seed, step), so a step is the same whatever came before it.
+    """
+
+    def __init__(self, embedder: Embedder, stage: Stage, *, seed: int) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.embedder = embedder
+        self.stage = stage
+        self.seed = seed
+        objective: ObjectiveSettings = stage.objective
+        self.objective: ContrastiveObjective = objective.build()
+        freeze(embedder, stage.freeze)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW and its schedule, stepped by hand."""
+        optimizer = make_optimizer(self.embedder.parameters(), self.stage.optim)
+        return {"optimizer": optimizer, "lr_scheduler": make_schedule(optimizer, self.stage.optim, self.stage.steps)}
+
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> None:
+        """One optimiser step."""
+        torch.manual_seed(self.seed * 1_000_003 + batch.step)
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        optimizer.zero_grad()
+        loss, rep, logs = self.gradients(batch)
+        self._check_finite(loss, rep, batch)
+        norm = self._clip()
+        optimizer.step()
+        schedule.step()
+        tokens = sum(int(chunk.lengths.sum()) for chunk in batch.chunks)
+        values = {"loss": loss, "grad_norm": norm, "lr": schedule.get_last_lr()[0], "tokens": float(tokens)}
+        self.log_dict({f"train/{name}": value for name, value in (values | logs).items()}, batch_size=1)
+        self.log("loss", loss, prog_bar=True, logger=False, batch_size=1)
+
+    def gradients(self, batch: TrainingBatch) -> tuple[Tensor, Rep, dict[str, float]]:
+        """Put the batch's gradient into the parameters; the detached loss, embeddings of the distinct rows, and logs."""
+        logs: dict[str, float] = {}
+
+        def loss_of(rep: Rep) -> Tensor:
+            embeddings = rep[EMBEDDING]
+            queries, targets = embeddings[batch.query_rows], embeddings[batch.target_rows]
+            loss, measured = self.objective(queries, targets, batch.candidates)
+            logs.update(measured)
+            return loss
+
+        loss, rep = cached_gradients(
+            self.encoder(), batch.chunks, loss_of, backward=self._backward, keep_bytes=self.stage.chunks.keep_mb * MB
+        )
+        return loss, rep, logs
+
+    def encoder(self) -> Callable[[Batch], Rep]:
+        """Chunk -> Rep for one step; a frozen tower's features are shared by all its chunks and passes."""
+        features = StepFeatures(self.embedder) if self.embedder.backbone.tower_is_frozen else None
+
+        def encode(chunk: Batch) -> Rep:
+            return {EMBEDDING: self.embedder(chunk, None if features is None else features.of(chunk))}
+
+        return encode
+
+    def validation_step(self, batch: TrainingBatch, batch_idx: int) -> None:
+        """Loss and hit@1 of one source's held-out slice, every pair's target a candidate for every query."""
+        encode = self.encoder()
+        embeddings = torch.cat([encode(chunk)[EMBEDDING] for chunk in batch.chunks])
+        queries, targets = embeddings[batch.query_rows], embeddings[batch.target_rows]
+        loss, _ = self.objective(queries, targets, batch.candidates)
+        keys, own = batch.candidates.target_keys, batch.candidates.labels
+        best = (queries @ targets.T).argmax(1)
+        hit = (keys[best] == keys[own]).float().mean()
+        rows = len(queries)
+        self.log(f"val/hit@1/{batch.sources[0]}", hit, batch_size=rows, add_dataloader_idx=False)
+        self.log("val/hit@1", hit, batch_size=rows, prog_bar=True, add_dataloader_idx=False)
+        self.log("val/loss", loss, batch_size=rows, add_dataloader_idx=False)
+
+    def _backward(self, loss: Tensor) -> None:
+        if self._trainer is None:
+            loss.backward()
+        else:
+            self.manual_backward(loss)
+
+    def _clip(self) -> Tensor:
+        limit = self.stage.optim.clip_norm
+        trainable = [p for p in self.embedder.parameters() if p.grad is not None]
+        return torch.nn.utils.clip_grad_norm_(trainable, float("inf") if limit is None else limit)
+
+    def _check_finite(self, loss: Tensor, rep: Rep, batch: TrainingBatch) -> None:
+        if bool(torch.isfinite(loss)):
+            return
+        bad = ~torch.isfinite(rep[EMBEDDING]).all(-1)
+        rows = (bad[batch.query_rows] | bad[batch.target_rows[batch.candidates.labels]]).nonzero()[:, 0].tolist()
+        named = [f"{batch.sources[i]}:{batch.query_ids[i]}" for i in rows[:8]]
+        raise DivergenceError(
+            f"step {batch.step}: expected a finite loss, got {loss.item()}; rows whose embedding is not finite: "
+            f"{', '.join(named) or 'none'}; lower the learning rate or look at these rows"
+        )
+
+
+def freeze(embedder: Embedder, parts: tuple[str, ...]) -> None:
+    """Stop the named parts of the backbone from training.
+
+    Raises:
+        ValueError: a name that no parameter begins with.
+    """
+    for part in parts:
+        found = [p for name, p in embedder.backbone.named_parameters() if name.startswith(part)]
+        if not found:
+            heads = sorted({".".join(name.split(".")[:2]) for name, _ in embedder.backbone.named_parameters()})
+            raise ValueError(f"freeze: expected the beginning of a parameter's name, got '{part}'; known: {', '.join(heads)}")
+        for parameter in found:
+            parameter.requires_grad_(False)
