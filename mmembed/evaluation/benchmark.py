@@ -1,7 +1,7 @@
 """Benchmark: named tasks, each a row of YAML that says what is ranked and how it is scored."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -48,7 +48,7 @@ class Task:
     ties: Ties = "index"
     """Which target is first among equal scores: that of the lower index, or the wrong one."""
     blind: str | None = None
-    """How queries are blinded for the score beside the score (see `mmembed.evaluation.blind`); null scores no blinded queries."""
+    """How queries are blinded for the score beside the score; null scores no blinded queries."""
     passing: Passing | None = None
     """Marks for the report."""
 
@@ -79,7 +79,7 @@ class Benchmark:
     tasks: dict[str, Task]
     """The rows."""
 
-    def only(self, names: list[str]) -> "Benchmark":
+    def only(self, names: Sequence[str]) -> "Benchmark":
         """The benchmark of these tasks alone, in its own order.
 
         Raises:

@@ -1,7 +1,7 @@
 """Embed many items, each distinct one once."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,7 +11,15 @@ from mmembed.errors import InputError
 from mmembed.items import Item
 
 Encode: TypeAlias = Callable[[Sequence[Item]], Tensor]
-"""Embeds items: ``[N, D]`` in their order. `Embedder.encode` is one."""
+"""Embeds items of one side: ``[N, D]`` in their order."""
+
+
+class Encoder(Protocol):
+    """Embeds items of either side; ``Embedder.encode`` is one."""
+
+    def __call__(self, items: Sequence[Item], *, side: Literal["query", "target"]) -> Tensor:
+        """Embeddings ``[N, D]`` of items, in their order; a pooler may treat the two sides differently."""
+        ...
 
 
 def encode_set(items: Iterable[Item], encode: Encode, *, window: int = 1024) -> Tensor:

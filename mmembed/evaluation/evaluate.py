@@ -5,6 +5,8 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from mmembed import __version__
 from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import Benchmark, Task
 from mmembed.evaluation.blind import BLINDS
-from mmembed.evaluation.encode import Encode, encode_set
+from mmembed.evaluation.encode import Encoder, encode_set
 from mmembed.evaluation.metrics import chance, judge, mean_metrics, metric_and_k
 from mmembed.evaluation.rankings import Ranking, rank, write_rankings
 from mmembed.evaluation.retrieval_set import RetrievalSet, read_retrieval_set
@@ -73,7 +75,7 @@ class TaskResult:
 
 
 def evaluate_task(
-    task: Task, retrieval_set: RetrievalSet, encode: Encode, *, media: MediaSettings | None = None
+    task: Task, retrieval_set: RetrievalSet, encode: Encoder, *, media: MediaSettings | None = None
 ) -> TaskResult:
     """Embed a set, rank it, and score the rankings beside chance and beside blinded queries.
 
@@ -94,15 +96,17 @@ def evaluate_task(
             remedy="add candidates.jsonl to the data, or change the row",
         )
     started = time.perf_counter()
-    items = list(_queries(task, retrieval_set))
-    num_queries, num_targets = len(items), len(retrieval_set.corpus)
-    # one call for both sides and the blinded queries: what is equal anywhere is embedded once
-    vectors = encode_set(_everything(task, retrieval_set, items, media or MediaSettings()), encode)
-    queries, targets, blinded = vectors.tensor_split([num_queries, num_queries + num_targets])
+    asked = [_instructed(item, task.query_instruction) for item in retrieval_set.queries.values()]
+    corpus = (_instructed(item, task.target_instruction) for item in retrieval_set.corpus.values())
+    targets = encode_set(corpus, partial(encode, side="target"))
+    # one call for queries seen and blinded: those that blinding leaves alone are embedded once
+    blinded = _blinded(task, retrieval_set, asked, media or MediaSettings())
+    vectors = encode_set(chain(asked, blinded), partial(encode, side="query"))
+    queries, blind_queries = vectors.tensor_split([len(asked)])
     rankings = rank(task, retrieval_set, queries, targets, _depth(task))
     blind = None
     if task.blind is not None:
-        blind = _metrics(task, rank(task, retrieval_set, blinded, targets, _depth(task)))[task.metric]
+        blind = _metrics(task, rank(task, retrieval_set, blind_queries, targets, _depth(task)))[task.metric]
     return TaskResult(
         task=task,
         metrics=_metrics(task, rankings),
@@ -117,7 +121,7 @@ def evaluate_task(
 
 def evaluate_benchmark(
     benchmark: Benchmark,
-    encode: Encode,
+    encode: Encoder,
     *,
     data_root: Path,
     output: Path,
@@ -164,14 +168,8 @@ def evaluate_benchmark(
     return scores
 
 
-def _queries(task: Task, retrieval_set: RetrievalSet) -> Iterator[Item]:
-    return (_instructed(item, task.query_instruction) for item in retrieval_set.queries.values())
-
-
-def _everything(task: Task, retrieval_set: RetrievalSet, queries: list[Item], media: MediaSettings) -> Iterator[Item]:
-    """Queries, targets, then blinded queries, which are made as they are needed: their pictures are in memory."""
-    yield from queries
-    yield from (_instructed(item, task.target_instruction) for item in retrieval_set.corpus.values())
+def _blinded(task: Task, retrieval_set: RetrievalSet, queries: list[Item], media: MediaSettings) -> Iterator[Item]:
+    """The blinded queries, made as they are needed: their pictures are in memory."""
     if task.blind is None:
         return
     changed = False

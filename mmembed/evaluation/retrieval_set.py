@@ -7,13 +7,14 @@ On disk a set is a folder of ``queries`` and ``corpus`` (``.jsonl`` or ``.parque
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mmembed.data.tables import read_items
-from mmembed.errors import InputError, nearest
+from mmembed.data.stores import open_store
+from mmembed.data.tables import ItemTable
+from mmembed.errors import InputError
 from mmembed.files import fingerprint
 from mmembed.items import Item
 
@@ -77,28 +78,31 @@ def read_retrieval_set(folder: Path | str) -> RetrievalSet:
     candidates = None
     if path.exists():
         candidates = _read_rows(path, queries, lambda row, where: check_candidates(row, corpus, where))
-    return RetrievalSet(queries, corpus, relevance, candidates)
+    try:
+        return RetrievalSet(queries, corpus, relevance, candidates)
+    except InputError as error:
+        raise error.within(folder) from None
 
 
 def check_relevance(targets: Any, corpus: Mapping[str, Item], where: str) -> dict[str, float]:
     """The grades of one query, every target known, at least one of them relevant."""
     if not isinstance(targets, Mapping):
         raise InputError(
-            f"{where}.targets", expected="a mapping of target id to grade", got=repr(targets), remedy='write {"d7": 1}'
+            f"{where}: targets", expected="a mapping of target id to grade", got=repr(targets), remedy='write {"d7": 1}'
         )
     for target, grade in targets.items():
-        _check_known(target, corpus, f"{where}.targets", "the id of a target in the corpus")
+        _check_known(target, corpus, f"{where}: targets", "the id of a target in the corpus")
         number = isinstance(grade, int | float) and not isinstance(grade, bool)
         if not number or not math.isfinite(grade) or grade < 0:
             raise InputError(
-                f"{where}.targets.{target}",
+                f"{where}: targets.{target}",
                 expected="a grade of 0 or more",
                 got=repr(grade),
                 remedy="0 is not relevant",
             )
     if not any(grade > 0 for grade in targets.values()):
         raise InputError(
-            f"{where}.targets",
+            f"{where}: targets",
             expected="at least one target with a grade above 0",
             got="none",
             remedy="judge a target or leave the query out",
@@ -110,14 +114,14 @@ def check_candidates(targets: Any, corpus: Mapping[str, Item], where: str) -> li
     """The candidates of one query, every target known and named once."""
     if not isinstance(targets, list) or not targets:
         raise InputError(
-            f"{where}.targets", expected="a list of target ids", got=repr(targets), remedy='write ["d7", "d2"]'
+            f"{where}: targets", expected="a list of target ids", got=repr(targets), remedy='write ["d7", "d2"]'
         )
     seen: set[str] = set()
     for target in targets:
-        _check_known(target, corpus, f"{where}.targets", "the id of a target in the corpus")
+        _check_known(target, corpus, f"{where}: targets", "the id of a target in the corpus")
         if target in seen:
             raise InputError(
-                f"{where}.targets", expected="each target once", got=f"'{target}' again", remedy="drop the repeat"
+                f"{where}: targets", expected="each target once", got=f"'{target}' again", remedy="drop the repeat"
             )
         seen.add(target)
     return targets
@@ -136,54 +140,32 @@ def _table(folder: Path, name: str) -> Path:
 
 
 def _read_unique(path: Path) -> dict[str, Item]:
+    table = ItemTable(path)
     items: dict[str, Item] = {}
-    for row, (item_id, item) in enumerate(read_items(path), start=1):
+    for row, (item_id, item) in enumerate(table):
         if item_id in items:
-            raise InputError(
-                f"{path}: row {row}: id", expected="each id once", got=f"'{item_id}' again", remedy="rename one"
-            )
+            where = f"{table.where(row)}: id"
+            raise InputError(where, expected="each id once", got=f"'{item_id}' again", remedy="rename one")
         items[item_id] = item
-    if not items:
-        raise InputError(path, expected="at least one row", got="none", remedy="prepare the data again")
     return items
 
 
 def _read_rows(path: Path, queries: Mapping[str, Item], read: Callable[[Any, str], T]) -> dict[str, T]:
     """The ``targets`` of each query, through ``read(targets, where)``."""
+    store = open_store(path)
     rows: dict[str, T] = {}
-    for where, row in _json_rows(path):
-        for field in ("query_id", "targets"):
-            if field not in row:
-                raise InputError(
-                    f"{where}.{field}", expected="a value", got="no such field", remedy=nearest(field, row)
-                )
-        query_id = row["query_id"]
-        _check_known(query_id, queries, f"{where}.query_id", "the id of a query")
+    for number in range(len(store)):
+        record, where = store.record(number), store.where(number)
+        if record.keys() != {"query_id", "targets"}:
+            got = ", ".join(record) or "none"
+            raise InputError(where, expected="the fields query_id and targets", got=got, remedy="write these two")
+        query_id = record["query_id"]
+        _check_known(query_id, queries, f"{where}: query_id", "the id of a query")
         if query_id in rows:
-            raise InputError(
-                f"{where}.query_id", expected="each query once", got=f"'{query_id}' again", remedy="join the rows"
-            )
-        rows[query_id] = read(row["targets"], where)
-    try:
-        _check_covers(rows, queries, "query_id")
-    except InputError as error:
-        raise error.within(path) from None
+            got = f"'{query_id}' again"
+            raise InputError(f"{where}: query_id", expected="each query once", got=got, remedy="join the rows")
+        rows[query_id] = read(record["targets"], where)
     return rows
-
-
-def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    if not path.is_file():
-        raise InputError(path, expected="a file", got="no such file", remedy="prepare the data, or check --data-root")
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            where = f"{path}: row {number}"
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(where, expected="JSON", got=str(error), remedy="mend the line") from None
-            if not isinstance(row, dict):
-                raise InputError(where, expected="a JSON object", got=type(row).__name__, remedy="write {...}")
-            yield where, row
 
 
 def _check_answerable(own: list[str], grades: Mapping[str, float], where: str) -> None:

@@ -1,0 +1,134 @@
+import io
+
+import av
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmembed.evaluation.benchmark import BLIND_NAMES
+from mmembed.evaluation.blind import BLINDS, grey_image, no_instruction, shuffle_frames, shuffle_words
+from mmembed.items import Image, Item, Region, Video
+from mmembed.media.decode import decode
+from mmembed.media.settings import MediaSettings, UniformFrames
+
+MEDIA = MediaSettings()
+
+
+def picture(seed, size=(17, 9)):
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    return PIL.Image.fromarray(pixels)
+
+
+def clip(path, num_frames):
+    """A clip whose frame i is uniform with brightness 20 i."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for i in range(num_frames):
+            pixels = np.full((32, 32, 3), 20 * i, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def brightness(item):
+    return [round(np.asarray(p).mean() / 20) for p in decode(item.media[0], MEDIA).pictures]
+
+
+def test_the_table_has_the_names_that_rows_may_use():
+    assert tuple(BLINDS) == BLIND_NAMES
+
+
+@pytest.mark.parametrize("name", BLINDS)
+def test_blinding_is_the_same_every_time(name, tmp_path):
+    frames = tuple(picture(i) for i in range(5))
+    item = Item((picture_part(), "one two three four", Video(frames)), instruction="Find it.")
+
+    first, again = (BLINDS[name](item, "q1", MEDIA) for _ in range(2))
+
+    assert first.fingerprint() == again.fingerprint() != item.fingerprint()
+
+
+def picture_part():
+    return Image(picture(0), (Region(box=(2, 1, 9, 6)),))
+
+
+def test_grey_image_keeps_sizes_regions_words_and_order():
+    item = Item((picture_part(), "red", Image(picture(1, (5, 8)))), instruction="Find it.")
+
+    blinded = grey_image(item, "q1", MEDIA)
+
+    first, words, second = blinded.content
+    assert (words, blinded.instruction, first.regions) == ("red", "Find it.", item.content[0].regions)
+    for part, size in ((first, (17, 9)), (second, (5, 8))):
+        opened = PIL.Image.open(io.BytesIO(part.source))
+        assert opened.size == size
+        assert opened.convert("RGB").getcolors() == [(size[0] * size[1], (128, 128, 128))]
+
+
+def test_grey_image_blinds_the_frames_a_clip_would_have_shown(tmp_path):
+    item = Item((Video(clip(tmp_path / "clip.mp4", 12), num_frames=3),))
+
+    blinded = grey_image(item, "q1", MEDIA)
+
+    pictures = decode(blinded.media[0], MEDIA).pictures
+    assert len(pictures) == 3
+    assert all(p.getcolors() == [(32 * 32, (128, 128, 128))] for p in pictures)
+
+
+WORDS = st.lists(st.sampled_from(["a", "b", "cd", "e"]), min_size=1, max_size=6)
+
+
+@given(WORDS, st.integers(0, 10))
+@settings(max_examples=80, deadline=None)
+def test_shuffled_words_are_the_same_words_in_another_order_if_there_is_one(words, seed):
+    item = Item.of(" ".join(words))
+
+    shuffled = shuffle_words(item, f"q{seed}", MEDIA).text.split()
+
+    assert sorted(shuffled) == sorted(words)
+    assert (shuffled != words) == (len(set(words)) > 1)
+
+
+def test_shuffle_words_leaves_instruction_and_pictures():
+    item = Item((picture_part(), "left of right"), instruction="Find the one.")
+
+    blinded = shuffle_words(item, "q1", MEDIA)
+
+    assert (blinded.content[0], blinded.instruction) == (item.content[0], "Find the one.")
+
+
+def test_queries_are_shuffled_independently():
+    text = Item.of(" ".join("abcdefghij"))
+
+    assert shuffle_words(text, "q1", MEDIA).text != shuffle_words(text, "q2", MEDIA).text
+
+
+def test_no_instruction_takes_only_the_instruction():
+    item = Item.of("red", instruction="Find it.")
+
+    assert no_instruction(item, "q1", MEDIA) == Item.of("red")
+
+
+@pytest.mark.parametrize("num_frames", [2, 3, 8])
+@pytest.mark.parametrize("seed", range(4))
+def test_shuffled_frames_are_the_sampled_frames_in_another_order(tmp_path, num_frames, seed):
+    item = Item((Video(clip(tmp_path / "clip.mp4", 12), num_frames=num_frames), "what happens"))
+
+    blinded = shuffle_frames(item, f"q{seed}", MEDIA)
+
+    assert sorted(brightness(blinded)) == sorted(brightness(item))
+    assert brightness(blinded) != brightness(item)
+    assert blinded.text == "what happens"
+
+
+def test_shuffled_frames_are_not_thinned_again(tmp_path):
+    item = Item((Video(clip(tmp_path / "clip.mp4", 12)),))
+    twelve = MediaSettings(sampling=UniformFrames(12))
+
+    blinded = shuffle_frames(item, "q1", twelve)
+
+    assert len(decode(blinded.media[0], MEDIA).pictures) == 12

@@ -1,0 +1,126 @@
+import json
+
+import pytest
+
+from mmembed.errors import InputError
+from mmembed.evaluation.retrieval_set import RetrievalSet, read_retrieval_set
+from mmembed.items import Item
+
+FILES = {
+    "queries.jsonl": [{"id": "q1", "text": "red"}, {"id": "q2", "text": "blue", "instruction": "Find the colour."}],
+    "corpus.jsonl": [{"id": "d1", "text": "crimson"}, {"id": "d2", "text": "navy"}, {"id": "d3", "text": "olive"}],
+    "relevance.jsonl": [
+        {"query_id": "q1", "targets": {"d1": 2, "d3": 0}},
+        {"query_id": "q2", "targets": {"d2": 1, "d1": 0.5}},
+    ],
+    "candidates.jsonl": [{"query_id": "q1", "targets": ["d3", "d1"]}, {"query_id": "q2", "targets": ["d1", "d2"]}],
+}
+
+
+def written(folder, **changes):
+    """The files of a set; ``file=[rows]`` replaces one, ``file=None`` leaves it out."""
+    for name, rows in (FILES | {f"{name}.jsonl": rows for name, rows in changes.items()}).items():
+        if rows is not None:
+            (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_a_folder_becomes_a_set(tmp_path):
+    found = read_retrieval_set(written(tmp_path))
+
+    assert list(found.queries.values()) == [Item.of("red"), Item.of("blue", instruction="Find the colour.")]
+    assert list(found.corpus) == ["d1", "d2", "d3"]
+    assert found.relevance == {"q1": {"d1": 2.0, "d3": 0.0}, "q2": {"d2": 1.0, "d1": 0.5}}
+    assert found.candidates == {"q1": ["d3", "d1"], "q2": ["d1", "d2"]}
+
+
+def test_without_candidates_every_query_ranks_the_corpus(tmp_path):
+    assert read_retrieval_set(written(tmp_path, candidates=None)).candidates is None
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [("queries", {"id": "q2", "text": "azure"}), ("corpus", {"id": "d3", "text": "teal"}), ("relevance", None)],
+)
+def test_the_fingerprint_changes_with_the_content(tmp_path, name, row):
+    before = read_retrieval_set(written(tmp_path)).fingerprint()
+    row = row or {"query_id": "q2", "targets": {"d2": 2, "d1": 0.5}}
+
+    after = read_retrieval_set(written(tmp_path, **{name: [*FILES[f"{name}.jsonl"][:-1], row]})).fingerprint()
+
+    assert before != after
+    assert read_retrieval_set(written(tmp_path)).fingerprint() == before
+
+
+def row(query_id="q2", **fields):
+    return {"query_id": query_id} | fields
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"queries": [*FILES["queries.jsonl"], {"id": "q1", "text": "x"}]},
+            r"queries.jsonl: line 3: id: .* 'q1' again",
+        ),
+        ({"corpus": [{"id": "d1", "text": "x"}] * 2}, r"corpus.jsonl: line 2: id: .* 'd1' again"),
+        ({"corpus": None}, r"corpus.jsonl: expected one file, .* got no such file"),
+        ({"relevance": None}, r"relevance.jsonl: expected a file, got no such file"),
+        ({"corpus": []}, r"corpus.jsonl: expected at least one row"),
+        ({"relevance": FILES["relevance.jsonl"][:1]}, r"relevance: expected a row for query 'q2', got none"),
+        ({"relevance": [row("q9", targets={"d1": 1})]}, r"line 1: query_id: expected the id of a query, got 'q9'"),
+        ({"relevance": [row("q1", targets={"d1": 1})] * 2}, r"line 2: query_id: .* got 'q1' again"),
+        ({"relevance": [row(targets={"d99": 1})]}, r"relevance.jsonl: line 1: targets: .* got 'd99'"),
+        (
+            {"relevance": [row(targets={"d1": 0})]},
+            r"line 1: targets: expected at least one target with a grade above 0",
+        ),
+        ({"relevance": [row(targets={"d1": -1})]}, r"line 1: targets.d1: expected a grade of 0 or more, got -1"),
+        ({"relevance": [row(targets={"d1": "yes"})]}, r"targets.d1: .* got 'yes'"),
+        ({"relevance": [row(targets={"d1": True})]}, r"targets.d1: .* got True"),
+        ({"relevance": [row(targets=["d1"])]}, r"line 1: targets: expected a mapping .* got \['d1'\]"),
+        (
+            {"relevance": [row(target={"d1": 1})]},
+            r"line 1: expected the fields query_id and targets, got query_id, target",
+        ),
+        ({"candidates": [row(targets=["d1", "d1"])]}, r"candidates.jsonl: line 1: targets: .* got 'd1' again"),
+        ({"candidates": [row(targets=["d8"])]}, r"candidates.jsonl: line 1: targets: .* got 'd8'"),
+        ({"candidates": [row(targets={})]}, r"line 1: targets: expected a list of target ids, got {}"),
+        ({"candidates": [row(targets=["d2"])]}, r"candidates: expected a row for query 'q1', got none"),
+        (
+            {"candidates": [row("q1", targets=["d3"]), row(targets=["d1", "d2"])]},
+            r"candidates: query q1: expected every relevant target, got no 'd1'",
+        ),
+    ],
+)
+def test_an_unusable_folder_is_refused_by_file_row_and_field(tmp_path, changes, message):
+    folder = written(tmp_path, **changes)
+
+    with pytest.raises(InputError, match=message) as caught:
+        read_retrieval_set(folder)
+
+    assert str(caught.value).startswith(str(tmp_path))
+
+
+def test_broken_json_is_refused_by_line(tmp_path):
+    folder = written(tmp_path)
+    (folder / "relevance.jsonl").write_text('{"query_id": "q1", "targets": {"d1": 1}}\n{"query_id"\n')
+
+    with pytest.raises(InputError, match=r"relevance.jsonl: line 2: expected a JSON object"):
+        read_retrieval_set(folder)
+
+
+def test_two_tables_of_one_side_are_refused(tmp_path):
+    folder = written(tmp_path)
+    (folder / "queries.parquet").touch()
+
+    with pytest.raises(InputError, match=r"got queries.jsonl and queries.parquet"):
+        read_retrieval_set(folder)
+
+
+@pytest.mark.parametrize("side", ["queries", "corpus"])
+def test_a_set_made_in_code_needs_both_sides(side):
+    parts = {"queries": {"q": Item.of("a")}, "corpus": {"d": Item.of("b")}, "relevance": {"q": {"d": 1.0}}} | {side: {}}
+
+    with pytest.raises(InputError, match=f"{side}: expected at least one row, got none"):
+        RetrievalSet(**parts)
