@@ -1,6 +1,6 @@
 """Work counters: exact counts of work done, which tests assert where seconds would lie.
 
-Names in use: ``tower_forwards`` (media through a vision tower), ``language_rows`` and ``language_tokens`` (real tokens),
+Names in use: ``tower_forwards`` (media through a vision tower), ``language_rows`` and ``language_tokens`` (real ones),
 ``padded_tokens`` (tokens computed, padding included), ``media_decoded``, ``score_bytes``, ``sampler_operations``.
 """
 

@@ -6,7 +6,7 @@ Nothing here opens a file or imports torch. An Item says *what*; `mmembed.media`
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
@@ -203,8 +203,8 @@ class Item:
     Args:
         content: texts and media in the order they are read.
         instruction: words that say the task; where they go is the prompt style's business.
-        verbatim: the order and spacing of ``content`` are the caller's own, and a raw prompt joins it without separators.
-            The dict form (:meth:`of`) sets False: its parts are named fields, and the style puts separators between them.
+        verbatim: the order and spacing of ``content`` are the caller's own: a raw prompt joins it without separators.
+            The dict form (:meth:`of`) sets False: its parts are named fields, and the style puts separators between.
     """
 
     content: tuple[Part, ...]
@@ -249,16 +249,16 @@ class Item:
     def of(cls, value: "ItemLike", instruction: str | None = None) -> "Item":
         """An Item from what people write: a string, a picture, a medium, a dict, or an Item.
 
-        The dict form knows ``text, image, video, pdf, page, dpi, regions, num_frames, fps, start_s, end_s, instruction`` and reads
-        video, image, page, text in that order; ``content`` gives an explicit order instead. ``instruction`` here is used
-        where the value brings none.
+        The dict form knows ``text, image, video, pdf, page, dpi, regions, num_frames, fps, start_s, end_s`` and
+        ``instruction``, and reads video, image, page, text in that order; ``content`` gives an explicit order instead.
+        ``instruction`` here is used where the value brings none.
 
         Raises:
             InputError: an unknown key (the nearest known one is named), an empty item, or an unusable value.
         """
         if isinstance(value, Item):
             item = value
-        elif isinstance(value, str) or isinstance(value, Image | Video | Page):
+        elif isinstance(value, str | Image | Video | Page):
             item = cls((value,), verbatim=False)
         elif isinstance(value, Mapping):
             item = _item_of_dict(value)
@@ -468,7 +468,7 @@ def frame_files(folder: Path) -> list[Path]:
     )
 
 
-def natural_key(name: str) -> Sequence[tuple[int, int, str]]:
+def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key that reads digits as numbers and ignores case: ``frame_2`` before ``frame_10``."""
     return [
         (0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in re.split(r"(\d+)", name.lower()) if piece

@@ -27,7 +27,7 @@ class Part:
 jsonargparse.set_parsing_settings(subclasses_enabled=[Part], docstring_parse_attribute_docstrings=True)
 
 
-class _StrictLoader(yaml.SafeLoader):
+class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]
     """SafeLoader that refuses a repeated key and reads ``5e-5`` as a number, as YAML 1.2 does."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -42,7 +42,7 @@ class _StrictLoader(yaml.SafeLoader):
                     remedy="keep one of the two",
                 )
             seen.add(key)
-        return super().construct_mapping(node, deep)
+        return dict(super().construct_mapping(node, deep))
 
 
 _StrictLoader.add_implicit_resolver(
@@ -87,8 +87,8 @@ def read_settings(
     """Make ``settings`` from plain values and dotted overrides (``["--a.b", "1"]``).
 
     Raises:
-        InputError: an unknown key (nearest name given), an unknown part, a value of the wrong type, a missing value; the
-            message names ``where`` and the dotted key.
+        InputError: an unknown key (nearest name given), an unknown part, a value of the wrong type, a missing value;
+            the message names ``where`` and the dotted key.
     """
     options = [option[2:].split("=")[0] for option in overrides if option.startswith("--")]
     for option in options:
@@ -124,7 +124,7 @@ def dump_settings(value: Any) -> Any:
 
 def dump_yaml(value: Any) -> str:
     """Settings as YAML text."""
-    return yaml.safe_dump(dump_settings(value), sort_keys=False, allow_unicode=True, width=120)
+    return str(yaml.safe_dump(dump_settings(value), sort_keys=False, allow_unicode=True, width=120))
 
 
 def check_keys(settings: type, values: Any, where: object, overridden: Sequence[str] = ()) -> None:
@@ -165,7 +165,8 @@ def check_keys(settings: type, values: Any, where: object, overridden: Sequence[
 def subclasses(part: type) -> dict[str, type]:
     """The concrete parts that may stand where ``part`` is asked for, by name."""
     found = {} if part.__dict__.get("abstract") else {part.__name__: part}
-    for child in part.__subclasses__():
+    children: list[type] = part.__subclasses__()
+    for child in children:
         found |= subclasses(child)
     return found
 

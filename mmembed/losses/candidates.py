@@ -36,9 +36,7 @@ def duplicate_mask(candidates: Candidates) -> Tensor:
     """True ``[B, N]`` where a target has the content of the query's positive, or answers a query of equal content."""
     own = candidates.target_keys[candidates.labels]
     same_target = candidates.target_keys[None, :] == own[:, None]
-    answers = candidates.labels[candidates.owner] == torch.arange(
-        len(candidates.owner), device=candidates.owner.device
-    )
+    answers = candidates.labels[candidates.owner] == torch.arange(len(candidates.owner), device=candidates.owner.device)
     same_query = candidates.query_keys[candidates.owner][None, :] == candidates.query_keys[:, None]
     return _keep_own(same_target | (same_query & answers[None, :]), candidates.labels)
 

@@ -39,9 +39,7 @@ def infonce(
 class ContrastiveObjective:
     """InfoNCE with duplicate and class masks; see :class:`mmembed.losses.settings.Contrastive`."""
 
-    def __init__(
-        self, *, temperature: float, both_directions: bool, mask_duplicates: bool, mask_classes: bool
-    ) -> None:
+    def __init__(self, *, temperature: float, both_directions: bool, mask_duplicates: bool, mask_classes: bool) -> None:
         self.temperature = temperature
         self.both_directions = both_directions
         self.mask_duplicates = mask_duplicates

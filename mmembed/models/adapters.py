@@ -74,7 +74,8 @@ def load_adapter(model: nn.Module, source: str, renames: Sequence[tuple[str, str
     if missing or unexpected:
         raise InputError(
             directory / WEIGHTS, expected="exactly the weights its adapter_config.json names",
-            got=f"{len(missing)} missing: {', '.join(missing[:8])}; {len(unexpected)} unexpected: {', '.join(unexpected[:8])}",
+            got=f"{len(missing)} missing: {', '.join(missing[:8])}; "
+            f"{len(unexpected)} unexpected: {', '.join(unexpected[:8])}",
             remedy="check that base model and adapter belong together",
         )  # fmt: skip
     set_peft_model_state_dict(model, state)
@@ -83,7 +84,8 @@ def load_adapter(model: nn.Module, source: str, renames: Sequence[tuple[str, str
 def save_adapter(model: Any, directory: Path, base: str) -> None:
     """Write the adapter under the names peft gives it on the full model, so that other libraries load it."""
     directory.mkdir(parents=True, exist_ok=True)
-    state = {PREFIX + key: value.contiguous().cpu() for key, value in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    state = {PREFIX + key: value.contiguous().cpu() for key, value in state.items()}
     save_file(state, directory / WEIGHTS)
     config = model.peft_config["default"]
     config.base_model_name_or_path = base

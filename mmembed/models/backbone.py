@@ -1,7 +1,7 @@
 """What every backbone is: a picklable preprocessor and a module with the verbs vision, embed and run."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -26,7 +26,7 @@ class Backbone(nn.Module):
         width: D, the size of a hidden state.
     """
 
-    model: nn.Module
+    model: Any
     preprocessor: Preprocessor
     width: int
 

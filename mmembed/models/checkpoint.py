@@ -102,7 +102,8 @@ def _refuse_gaps(path: str, info: dict[str, Any]) -> None:
     for problem, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched)):
         if keys:
             raise InputError(
-                path, expected="exactly the weights of its config", got=f"{len(keys)} {problem}: {', '.join(keys[:20])}",
+                path, expected="exactly the weights of its config",
+                got=f"{len(keys)} {problem}: {', '.join(keys[:20])}",
                 remedy="use the checkpoint's own config, or an intact copy",
             )  # fmt: skip
 

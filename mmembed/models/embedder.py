@@ -115,7 +115,7 @@ class Embedder(nn.Module):
             InputError: an item that cannot be used; its number is named.
         """
         single = isinstance(items, str | Item | Mapping) or not isinstance(items, Sequence)
-        given: Sequence[Any] = [items] if single else items  # type: ignore[assignment,list-item]
+        given: Sequence[Any] = [items] if single else items  # type: ignore[assignment]
         made = [self._item(i, value, instruction) for i, value in enumerate(given)]
         was_training = self.training
         self.eval()

@@ -1,8 +1,9 @@
 """The one renderer: an Item becomes segments of a prompt, each knowing what it is.
 
-The rows give the words, the prompt style gives order and template, the backbone gives the words that stand for a medium.
-Raw style: VLM2Vec's ``process_input_text``. Chat style: the checkpoint's own template, rendered with placeholders that no
-user text can imitate, so that a medium or an instruction is found by where it stands and never by what it looks like.
+The rows give the words, the prompt style gives order and template, the backbone gives the words that stand for a
+medium. Raw style: VLM2Vec's ``process_input_text``. Chat style: the checkpoint's own template, rendered around
+placeholders that no user text passes through, so that a medium or an instruction is found by where it stands and never
+by what it looks like.
 """
 
 import re

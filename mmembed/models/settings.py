@@ -93,7 +93,8 @@ class Lora:
     dora: bool = False
     """Weight-decomposed adapter; the published VLM2Vec training always uses it."""
     targets: tuple[str, ...] = (
-        "qkv_proj", "o_proj", "gate_up_proj", "down_proj", "k_proj", "q_proj", "out_proj", "v_proj", "gate_proj", "up_proj",
+        "qkv_proj", "o_proj", "gate_up_proj", "down_proj", "k_proj",
+        "q_proj", "out_proj", "v_proj", "gate_proj", "up_proj",
     )  # fmt: skip
     """Suffixes of the linear layers that get an adapter (the published list)."""
 
@@ -148,9 +149,9 @@ class QwenVL(BackboneSettings):
     max_pixels: int = 1003520
     """Pictures and frames are scaled down to at most this many pixels."""
     min_side: int = 28
-    """A picture with a shorter side becomes a 56 x 56 square first (published rule of VLM2Vec); 0 turns it off."""
+    """A picture with a shorter side first becomes a 56 x 56 square (published rule of VLM2Vec); 0 turns it off."""
     resize: Literal["pil", "torchvision"] = "pil"
-    """Bicubic resize of Pillow (bit-equal to the published code) or of torchvision (transformers' default processors)."""
+    """Bicubic resize of Pillow (bit-equal to the published code) or of torchvision (transformers' default)."""
     max_length: int | None = None
     """Most tokens a row may have; text is cut at the end, media never. None is the tokenizer's own limit."""
     padding_side: Literal["right", "left"] = "right"

@@ -116,6 +116,4 @@ def _number(name: str) -> int:
 
 def _classes(pairs: Sequence[Pair]) -> Tensor:
     known: dict[tuple[str, str], int] = {}
-    return torch.tensor(
-        [known.setdefault((p.source, p.class_id), len(known)) if p.class_id else -1 for p in pairs]
-    )
+    return torch.tensor([known.setdefault((p.source, p.class_id), len(known)) if p.class_id else -1 for p in pairs])

@@ -48,14 +48,14 @@ def select_media(batch: Batch, media: list[int]) -> Batch:
     if batch.pixels is None or len(media) == len(batch.media):
         return batch
     sizes = batch.grids.prod(-1).tolist()
-    pieces = batch.pixels.split(sizes)
+    pieces = torch.split(batch.pixels, sizes)
     return Batch(
         batch.ids, batch.kinds, batch.positions, batch.lengths, batch.is_query,
         torch.cat([pieces[i] for i in media]), batch.grids[media], batch.slots, [batch.media[i] for i in media],
     )  # fmt: skip
 
 
-class EmbedderModule(LightningModule):
+class EmbedderModule(LightningModule):  # type: ignore[misc]
     """Trains an Embedder for one stage.
 
     Optimisation is manual, because the batch passes the model in chunks. The random state of a step is a function of
@@ -93,7 +93,7 @@ class EmbedderModule(LightningModule):
         self.log("loss", loss, prog_bar=True, logger=False, batch_size=1)
 
     def gradients(self, batch: TrainingBatch) -> tuple[Tensor, Rep, dict[str, float]]:
-        """Put the batch's gradient into the parameters; the detached loss, embeddings of the distinct rows, and logs."""
+        """Put the batch's gradient into the parameters; loss and embeddings of distinct rows, detached, and logs."""
         logs: dict[str, float] = {}
 
         def loss_of(rep: Rep) -> Tensor:
@@ -133,7 +133,7 @@ class EmbedderModule(LightningModule):
 
     def _backward(self, loss: Tensor) -> None:
         if self._trainer is None:
-            loss.backward()
+            torch.autograd.backward(loss)
         else:
             self.manual_backward(loss)
 
@@ -164,6 +164,8 @@ def freeze(embedder: Embedder, parts: tuple[str, ...]) -> None:
         found = [p for name, p in embedder.backbone.named_parameters() if name.startswith(part)]
         if not found:
             heads = sorted({".".join(name.split(".")[:2]) for name, _ in embedder.backbone.named_parameters()})
-            raise ValueError(f"freeze: expected the beginning of a parameter's name, got '{part}'; known: {', '.join(heads)}")
+            raise ValueError(
+                f"freeze: expected the beginning of a parameter's name, got '{part}'; known: {', '.join(heads)}"
+            )
         for parameter in found:
             parameter.requires_grad_(False)

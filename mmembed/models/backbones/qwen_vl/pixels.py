@@ -45,14 +45,14 @@ def enlarge_tiny(picture: Picture, min_side: int) -> Picture:
 def resize(picture: Picture, height: int, width: int, backend: Literal["pil", "torchvision"]) -> np.ndarray:
     """Bicubic resize to uint8 ``[H, W, 3]``; the two backends differ by up to one grey level."""
     if backend == "pil":
-        return np.asarray(picture.resize((width, height), Resampling.BICUBIC))
+        return np.array(picture.resize((width, height), Resampling.BICUBIC))
     from torchvision.transforms.v2 import functional as tv
 
     channels_first = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     if channels_first.shape[1:] == (height, width):
         return np.asarray(picture)
     resized = tv.resize(channels_first, [height, width], tv.InterpolationMode.BICUBIC, antialias=True)
-    return resized.permute(1, 2, 0).numpy()
+    return np.asarray(resized.permute(1, 2, 0))
 
 
 def patchify(

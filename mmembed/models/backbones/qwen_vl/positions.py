@@ -28,7 +28,7 @@ def sequential_positions(length: int) -> Tensor:
 
 
 def mrope_positions(runs: Sequence[Run]) -> Tensor:
-    """``[3, T]``: words count on in all three, a medium's tokens count in time, height and width from where it stands."""
+    """``[3, T]``: words count on in all three, a medium's tokens count time, height and width from where it stands."""
     pieces, start = [], 0
     for run in runs:
         if run.grid is None:

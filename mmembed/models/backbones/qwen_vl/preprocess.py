@@ -108,12 +108,12 @@ class QwenVLPreprocessor:
         pixels, grid = patchify(arrays, g.patch, g.merge, g.temporal)
         tokens = grid[1] * grid[2] // g.merge**2
         name = fingerprint(key, repr((self.settings.min_pixels, self.settings.max_pixels, self.settings.resize)))
-        words, pads = self._words[g.image_id], (grid[0] * tokens,)
+        words, pads = self._words[g.image_id], [grid[0] * tokens]
         if is_video:
             words = self._words[g.video_id]
             if g.timestamps:
-                words, pads = self._timed_words(frames.timestamps_s), (tokens,) * grid[0]
-        return _Prepared(PreparedMedium(pixels, grid, name), words, pads, self._time_step(frames.timestamps_s))
+                words, pads = self._timed_words(frames.timestamps_s), [tokens] * grid[0]
+        return _Prepared(PreparedMedium(pixels, grid, name), words, tuple(pads), self._time_step(frames.timestamps_s))
 
     def _timed_words(self, seconds: Sequence[float]) -> str:
         """Each temporal patch behind the mean of its first and last frame's seconds, as Qwen3-VL writes a clip."""
