@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmembed import Embedder
+import mmembed
 from mmembed.errors import InputError, nearest
 from mmembed.evaluation.benchmark import Benchmark, read_benchmark
 from mmembed.evaluation.evaluate import evaluate_benchmark
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         benchmark = find_benchmark(options.benchmark)
         chosen = benchmark.only(options.tasks.split(",") if options.tasks else list(benchmark.tasks))
-        model = Embedder.from_pretrained(options.model)
+        model = mmembed.Embedder.from_pretrained(options.model)
         common = {
             "data_root": options.data_root,
             "output": options.output,
@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    Console().print(table_text(scores, benchmark))
+    # a log has no width of its own
+    Console(width=None if sys.stdout.isatty() else 100).print(table_text(scores, benchmark))
     print(report)
     return 0
 

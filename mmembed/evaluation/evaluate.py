@@ -43,7 +43,7 @@ class TaskResult:
         rankings: one for each query.
         queries: ``[Q, D]`` embeddings in the order of the set.
         targets: ``[N, D]`` embeddings in the order of the set.
-        seconds: wall time of embedding and ranking.
+        seconds: wall time of embedding and ranking, blinded queries included.
     """
 
     task: Task

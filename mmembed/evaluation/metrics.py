@@ -6,7 +6,7 @@ recall 1 and zero elsewhere. nDCG pairs every grade with its own target.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -131,8 +131,15 @@ def metric_and_k(name: str) -> tuple[str, int]:
     return kind, int(k)
 
 
-def mean_metrics(judged: Judged, ks: Iterable[int]) -> dict[str, float]:
-    """The mean over queries of every metric at every k, keyed ``hit@1``."""
+def mean_metrics(judged: Judged, ks: Sequence[int]) -> dict[str, float]:
+    """The mean over queries of every metric at every k, keyed ``hit@1``.
+
+    Raises:
+        InputError: a k beyond the depth that was judged.
+    """
+    depth = judged.gains.shape[1]
+    if max(ks) > depth:
+        raise InputError("ks", expected=f"at most {depth}, the depth judged", got=max(ks), remedy="judge deeper")
     return {f"{name}@{k}": float(metric(judged, k).mean()) for name, metric in METRICS.items() for k in ks}
 
 

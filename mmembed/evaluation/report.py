@@ -27,13 +27,13 @@ class Card:
     """A target on a contact sheet.
 
     Args:
-        rank: its place in the ranking; None where it was not among the targets kept.
-        score: its score; None with the rank.
+        place: its rank in words, e.g. ``#3``.
+        score: its score; None where the target was not among those kept.
         right: whether it is relevant.
         parts: its content.
     """
 
-    rank: int | None
+    place: str
     score: float | None
     right: bool
     parts: list[Shown]
@@ -56,6 +56,8 @@ class Section:
 
     name: str
     row: dict[str, Any]
+    blind: str | None
+    cutoff: int
     marks: dict[str, bool]
     num_hits: int
     hits: list[Example]
@@ -87,23 +89,11 @@ def write_report(
     scores = json.loads((output / "scores.json").read_text(encoding="utf-8"))
     thumbnails = Thumbnails(media or MediaSettings())
     sections = []
-    for name, row in scores["tasks"].items():
-        task = benchmark.tasks[name]
+    for name, task in benchmark.only(list(scores["tasks"])).tasks.items():
         retrieval_set = read_retrieval_set(data_root / task.data)
         rankings = read_rankings(output / "rankings" / f"{name}.jsonl")
         sheet = ContactSheet(task, retrieval_set, thumbnails, num_targets)
-        hits = [ranking for ranking in rankings if is_hit(ranking, task)]
-        misses = [ranking for ranking in rankings if not is_hit(ranking, task)]
-        sections.append(
-            Section(
-                name,
-                row,
-                marks(row, task.passing),
-                len(hits),
-                [sheet.example(ranking) for ranking in _spread(hits, num_examples)],
-                [sheet.example(ranking) for ranking in _spread(misses, num_examples)],
-            )
-        )
+        sections.append(_section(scores["tasks"][name], rankings, sheet, num_examples))
     page = _templates().get_template("report.html.j2")
     path = output / "report.html"
     write_text(path, page.render(scores=scores, protocol=scores["protocol"], sections=sections))
@@ -135,14 +125,32 @@ class ContactSheet:
     def _card(self, ranking: Ranking, place: int) -> Card:
         target = ranking.targets[place]
         parts = self.thumbnails.show(self.retrieval_set.corpus[target])
-        return Card(place + 1, ranking.scores[place], target in ranking.relevant, parts)
+        return Card(f"#{place + 1}", ranking.scores[place], target in ranking.relevant, parts)
 
     def _missing(self, ranking: Ranking) -> Card:
         """The best right target that is not among those shown."""
         if ranking.first_hit is not None:
             return self._card(ranking, ranking.first_hit - 1)
         best = max(ranking.relevant, key=lambda target: ranking.relevant[target])
-        return Card(None, None, True, self.thumbnails.show(self.retrieval_set.corpus[best]))
+        return Card(
+            f"beyond #{len(ranking.targets)}", None, True, self.thumbnails.show(self.retrieval_set.corpus[best])
+        )
+
+
+def _section(row: dict[str, Any], rankings: Sequence[Ranking], sheet: ContactSheet, num_examples: int) -> Section:
+    task = sheet.task
+    hits = [ranking for ranking in rankings if is_hit(ranking, task)]
+    misses = [ranking for ranking in rankings if not is_hit(ranking, task)]
+    return Section(
+        name=task.name,
+        row=row,
+        blind=task.blind,
+        cutoff=metric_and_k(task.metric)[1],
+        marks=marks(row, task.passing),
+        num_hits=len(hits),
+        hits=[sheet.example(ranking) for ranking in _spread(hits, num_examples)],
+        misses=[sheet.example(ranking) for ranking in _spread(misses, num_examples)],
+    )
 
 
 def is_hit(ranking: Ranking, task: Task) -> bool:

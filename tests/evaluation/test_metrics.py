@@ -130,3 +130,8 @@ def test_an_unknown_metric_names_the_nearest():
 def test_a_metric_without_a_cutoff_is_refused(name):
     with pytest.raises(InputError, match=f"hit@k with k of at least 1, got '{name}'"):
         metric_and_k(name)
+
+
+def test_a_cutoff_beyond_what_was_judged_is_refused():
+    with pytest.raises(InputError, match="ks: expected at most 3, the depth judged, got 5"):
+        mean_metrics(judge([["a"]], [{"a": 1.0}], depth=3), [1, 5])
