@@ -67,7 +67,8 @@ def open_mixture(sources: Mapping[str, Source], sampling: Sampling, *, seed: int
     tables = {name: _open_source(name, source, Path(data_root)) for name, source in sources.items()}
     sizes = {name: min(len(table), sources[name].limit or len(table)) for name, table in tables.items()}
     weights = {name: source.weight for name, source in sources.items()}
-    return Mixture(sources, tables, Sampler(sizes, weights, sampling, seed=seed))
+    sampler = Sampler(sizes, weights, sampling.batch_size, sampling.block_size, sampling.window, seed)
+    return Mixture(sources, tables, sampler)
 
 
 def _open_source(name: str, source: Source, data_root: Path) -> PairTable:

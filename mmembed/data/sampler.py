@@ -35,19 +35,28 @@ class Sampler:
     Args:
         sizes: rows of each source; the order of the sources is part of the scheme.
         weights: share of each source; only ratios count, and ``0.1`` means exactly one tenth.
-        sampling: sizes of batch, block and window.
+        batch_size: rows of the global batch of a step.
+        block_size: consecutive rows of one source; divides ``batch_size``.
+        window: blocks over which the shares of the sources are kept.
         seed: another seed, another order.
 
     Raises:
-        InputError: no source, a source without rows, or sizes and weights that name different sources.
+        InputError: no source, a source without rows or weight, sizes and weights that name different sources, or a
+            batch that blocks do not fill.
     """
 
     def __init__(
-        self, sizes: Mapping[str, int], weights: Mapping[str, float], sampling: Sampling, *, seed: int
+        self,
+        sizes: Mapping[str, int],
+        weights: Mapping[str, float],
+        batch_size: int,
+        block_size: int,
+        window: int,
+        seed: int,
     ) -> None:
         _check(sizes, weights)
         self.sizes = dict(sizes)
-        self.sampling = sampling
+        self.sampling = Sampling(batch_size, block_size, window)
         self.seed = seed
         self._names = list(sizes)
         self._shares = _shares_of_rest([Fraction(str(weights[name])) for name in self._names])
@@ -121,3 +130,7 @@ def _check(sizes: Mapping[str, int], weights: Mapping[str, float]) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise InputError(f"mixture.{name}", expected="at least one row", got=size, remedy="leave the source out")
+    for name, weight in weights.items():
+        if not weight > 0:
+            where = f"mixture.{name}.weight"
+            raise InputError(where, expected="a positive number", got=weight, remedy="leave the source out")

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from mmembed.counters import counting
 from mmembed.data.sampler import Row, Sampler
-from mmembed.data.settings import Sampling
 from mmembed.errors import InputError
 
 SIZES = {"a": 50, "b": 17, "c": 400}
@@ -17,7 +16,7 @@ WEIGHTS = {"a": 0.5, "b": 0.2, "c": 0.3}
 
 
 def make(sizes=SIZES, weights=WEIGHTS, batch_size=16, block_size=4, window=10, seed=1):
-    return Sampler(sizes, weights, Sampling(batch_size, block_size, window), seed=seed)
+    return Sampler(sizes, weights, batch_size, block_size, window, seed)
 
 
 def blocks_of(sampler, steps):
@@ -160,6 +159,16 @@ def test_a_mixture_without_sources_is_refused():
 def test_an_empty_source_is_refused():
     with pytest.raises(InputError, match=r"mixture\.b: expected at least one row, got 0"):
         make({"a": 1, "b": 0}, {"a": 1, "b": 1})
+
+
+def test_a_source_that_weighs_nothing_is_refused():
+    with pytest.raises(InputError, match=r"mixture\.a\.weight: expected a positive number, got 0"):
+        make({"a": 1}, {"a": 0})
+
+
+def test_blocks_must_fill_a_batch():
+    with pytest.raises(InputError, match="expected a divisor of batch_size 16, got 5"):
+        make(block_size=5)
 
 
 def test_sources_without_weight_are_refused():
