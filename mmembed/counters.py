@@ -1,7 +1,8 @@
 """Work counters: exact counts of work done, which tests assert where seconds would lie.
 
 Names in use: ``tower_forwards`` (media through a vision tower), ``language_rows`` and ``language_tokens`` (real ones),
-``padded_tokens`` (tokens computed, padding included), ``media_decoded``, ``score_bytes``, ``sampler_operations``.
+``padded_tokens`` (tokens computed, padding included), ``media_decoded``, ``cache_hits`` (items whose embedding was there),
+``score_bytes`` (of similarities computed) and ``sampler_operations``.
 """
 
 from collections import Counter

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class InputError(ValueError):
@@ -18,17 +19,21 @@ class InputError(ValueError):
         self.where, self.expected, self.got, self.remedy = str(where), expected, str(got), remedy
         super().__init__(f"{where}: expected {expected}, got {got}; {remedy}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.where, self.expected, self.got, self.remedy)
+
     def within(self, outer: object) -> "InputError":
         """The same complaint seen from a wider place (a file around a row, a row around a field)."""
-        return InputError(f"{outer}: {self.where}", expected=self.expected, got=self.got, remedy=self.remedy)
+        return _rebuild(type(self), f"{outer}: {self.where}", self.expected, self.got, self.remedy)
 
 
 class MediaError(InputError):
     """A picture, video or page cannot be opened, decoded or trusted."""
 
-    def within(self, outer: object) -> "MediaError":
-        """As InputError.within, keeping the kind of the complaint."""
-        return MediaError(f"{outer}: {self.where}", expected=self.expected, got=self.got, remedy=self.remedy)
+
+def _rebuild(kind: type[InputError], where: str, expected: str, got: str, remedy: str) -> InputError:
+    """An error out of a pickle: exceptions rebuild themselves from positional arguments, these have names."""
+    return kind(where, expected=expected, got=got, remedy=remedy)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

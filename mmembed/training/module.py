@@ -127,9 +127,9 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         best = (queries @ targets.T).argmax(1)
         hit = (keys[best] == keys[own]).float().mean()
         rows = len(queries)
-        self.log(f"val/hit@1/{batch.sources[0]}", hit, batch_size=rows, add_dataloader_idx=False)
-        self.log("val/hit@1", hit, batch_size=rows, prog_bar=True, add_dataloader_idx=False)
-        self.log("val/loss", loss, batch_size=rows, add_dataloader_idx=False)
+        self.log(f"val/hit@1/{batch.sources[0]}", hit, batch_size=rows)
+        self.log("val/hit@1", hit, batch_size=rows, prog_bar=True)
+        self.log("val/loss", loss, batch_size=rows)
 
     def _backward(self, loss: Tensor) -> None:
         if self._trainer is None:

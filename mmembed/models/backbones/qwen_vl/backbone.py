@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmembed.counters import count
 from mmembed.errors import InputError, nearest
 from mmembed.models.adapters import load_adapter
+from mmembed.models.attention import SEGMENTS
 from mmembed.models.backbone import Backbone
 from mmembed.models.backbones.qwen_vl.preprocess import Geometry, QwenVLPreprocessor
 from mmembed.models.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
@@ -31,6 +32,8 @@ class QwenVLBackbone(Backbone):
     """See :class:`mmembed.models.backbone.Backbone`."""
 
     preprocessor: QwenVLPreprocessor
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, checkpoint: Checkpoint, settings: QwenVL, prompt: PromptStyle) -> None:
         super().__init__()
@@ -47,13 +50,15 @@ class QwenVLBackbone(Backbone):
         self.preprocessor = QwenVLPreprocessor(checkpoint.tokenizer, _geometry(config), settings, prompt)
         self.register_buffer("mean", torch.tensor(checkpoint.image_mean)[:, None, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(checkpoint.image_std)[:, None, None, None], persistent=False)
+        if settings.attention == "sdpa":
+            self.model.visual.config._attn_implementation = SEGMENTS
         if settings.gradient_checkpointing:
             self.model.gradient_checkpointing_enable()
 
     @property
-    def tower(self) -> nn.Module:
+    def tower(self) -> Any:
         """The vision transformer with its merger."""
-        return self.model.visual  # type: ignore[no-any-return]
+        return self.model.visual
 
     def vision(self, batch: Batch) -> Features:
         """One tower forward over the distinct media: maps ``[v, D]`` each, and the deep-stack layers of Qwen3-VL."""

@@ -1,0 +1,67 @@
+"""Train a recipe: a YAML in configs/ (by name) or anywhere (by path), any setting overridden on the command line."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmembed.errors import InputError, nearest
+from mmembed.recipe import Recipe, read_recipe, run_recipe
+from mmembed.settings import dump_yaml, make_parser
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+EXAMPLES = """examples:
+  python scripts/train.py --config demo.yaml
+  python scripts/train.py --config demo.yaml --stages.pairs.optim.lr 5e-4 --output runs/slower
+  python scripts/train.py --config demo.yaml --print_config
+
+Every setting of the recipe is an option: --seed, --embedder.pooler, --stages.NAME.steps, ...
+--settings-help lists them all."""
+
+
+def find_config(name: str) -> Path:
+    """A path, else that name under configs/."""
+    for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    known = [path.name for path in CONFIGS.glob("*.yaml")]
+    raise InputError("--config", expected="a path or a name under configs/", got=f"'{name}'", remedy=nearest(name, known))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 is success, 2 something in the input."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config", metavar="NAME|PATH", help="the recipe")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the run (default: runs/NAME of the recipe)")
+    parser.add_argument(
+        "--data-root", type=Path, default=Path(os.environ.get("MMEMBED_DATA", "data")), metavar="DIR",
+        help="where the prepared tables lie (default: $MMEMBED_DATA, else ./data)",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace another run that stands in the folder")
+    parser.add_argument("--print_config", action="store_true", help="print the resolved recipe and stop")
+    parser.add_argument("--settings-help", action="store_true", help="list every setting of a recipe and stop")
+    options, overrides = parser.parse_known_args(argv)
+    if options.settings_help:
+        make_parser(Recipe, prog="recipe").print_help()
+        return 0
+    if options.config is None:
+        parser.error("--config is needed, for example --config demo.yaml")
+    try:
+        recipe = read_recipe(find_config(options.config), overrides)
+        if options.print_config:
+            print(dump_yaml(recipe), end="")
+            return 0
+        output = options.output or Path("runs") / recipe.name
+        final, trained = run_recipe(recipe, output, data_root=options.data_root, overwrite=options.overwrite)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{'trained' if trained else 'already trained'}: {final}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
