@@ -50,7 +50,7 @@ def test_all_published_cases_are_found():
     assert len(PROMPTS) == 10
 
 
-@pytest.mark.parametrize(("family", "name"), RUNNABLE, ids="-".join)
+@pytest.mark.parametrize(("family", "name"), RUNNABLE)
 def test_embeddings_equal_the_published_ones(family, name, encode_case):
     assert np.abs(encode_case(family, name) - published(family, name)).max() <= 2e-6
 
