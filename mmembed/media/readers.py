@@ -195,7 +195,8 @@ def _handle(source: Path | bytes) -> str | io.BytesIO:
 
 def _upright(frame: av.VideoFrame) -> PIL.Image.Image:
     """The frame turned as its container says; degrees count against the clock, in quarter turns."""
-    picture: PIL.Image.Image = frame.to_image()
+    # one thread: starting a pool for each frame costs more than converting it
+    picture = PIL.Image.fromarray(frame.reformat(format="rgb24", threads=1).to_ndarray())
     return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
 
 
