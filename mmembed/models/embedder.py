@@ -1,9 +1,7 @@
 """The Embedder: items in, unit vectors out; the same object trains, evaluates and ships."""
 
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,20 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmembed.errors import InputError, nearest
-from mmembed.files import write_text
+from mmembed.errors import InputError
+from mmembed.files import whole_directory, write_text
 from mmembed.items import Item, ItemLike
 from mmembed.models.adapters import add_lora, save_adapter
 from mmembed.models.backbone import Backbone
 from mmembed.models.chunks import plan_chunks
 from mmembed.models.media_cache import MediaCache
-from mmembed.models.profiles import load_profile, profile_names
+from mmembed.models.profiles import load_profile
+from mmembed.models.saved import SETTINGS_FILE, base_of, override, saved_settings
 from mmembed.models.sequence import Batch, Features, Row, collate
 from mmembed.models.settings import EmbedderSettings, Side
 from mmembed.progress import track
-from mmembed.settings import dump_yaml, load_yaml, read_settings
+from mmembed.settings import dump_yaml, read_settings
 
-SETTINGS_FILE = "embedder.yaml"
 # rows are prepared and sorted in windows of so many chunks: enough to sort well, little enough to hold
 WINDOW_CHUNKS = 16
 
@@ -123,9 +121,11 @@ class Embedder(nn.Module):
         numbered: Iterable[tuple[int, Item]] = enumerate(made)
         if progress:
             numbered = track(numbered, "encode", total=len(made))
-        for window in self._windows(numbered, side, batch_tokens * WINDOW_CHUNKS):
-            self._encode_window(window, batch_tokens, out)
-        self.train(was_training)
+        try:
+            for window in self._windows(numbered, side, batch_tokens * WINDOW_CHUNKS):
+                self._encode_window(window, batch_tokens, out)
+        finally:
+            self.train(was_training)
         return out
 
     def similarity(self, queries: Tensor, targets: Tensor) -> Tensor:
@@ -138,24 +138,16 @@ class Embedder(nn.Module):
         A model that trained an adapter saves the adapter and names its base.
         """
         target = Path(directory)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
-        try:
+        with whole_directory(target) as part:
             backbone: Any = self.settings.backbone
             if self.has_adapter:
-                base = backbone.path if not Path(backbone.path).exists() else str(Path(backbone.path).resolve())
+                base = base_of(backbone.path, target)
                 save_adapter(self.backbone.model, part / "adapter", base)
                 backbone = replace(backbone, path=base, adapter="./adapter")
             else:
                 self.backbone.save(part)
-                backbone = replace(backbone, path=".", scratch=None, adapter=None)
+                backbone = replace(backbone, path=".", revision=None, scratch=None, adapter=None)
             write_text(part / SETTINGS_FILE, dump_yaml(replace(self.settings, backbone=backbone)))
-            part.chmod(0o755)
-            if target.exists():
-                shutil.rmtree(target)
-            part.rename(target)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
 
     @classmethod
     def from_pretrained(
@@ -179,22 +171,17 @@ class Embedder(nn.Module):
         Raises:
             InputError: neither ``embedder.yaml`` nor a profile, an unknown override, or an unusable checkpoint.
         """
-        values = load_profile(profile) if profile else _saved_settings(str(model))
+        values = load_profile(profile) if profile else saved_settings(str(model))
         settings = read_settings(EmbedderSettings, values, where=f"{model}: {SETTINGS_FILE}")
+        settings = override(settings, overrides)
         backbone: Any = settings.backbone
-        known = {f.name for f in fields(backbone)}
-        for name in overrides:
-            if name not in known:
-                raise InputError(
-                    "from_pretrained", expected="a known setting", got=f"'{name}'", remedy=nearest(name, known)
-                )
         root = Path(model)
         places = {"path": str(model) if profile or backbone.path in (None, ".") else backbone.path}
         if adapter is not None:
             places["adapter"] = adapter
         elif backbone.adapter is not None and backbone.adapter.startswith("./"):
             places["adapter"] = str(root / backbone.adapter)
-        embedder = cls(replace(settings, backbone=replace(backbone, **places, **overrides)))
+        embedder = cls(replace(settings, backbone=replace(backbone, **places)))
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return embedder.to(chosen).eval()
 
@@ -234,27 +221,3 @@ class Embedder(nn.Module):
             batch = collate([distinct[names[i]] for i in chunk]).to(self.device)
             for i, vector in zip(chunk, self(batch).cpu(), strict=True):
                 out[places[names[i]]] = vector
-
-
-def _saved_settings(model: str) -> dict[str, Any]:
-    path = Path(model) / SETTINGS_FILE
-    if not path.is_file() and not Path(model).exists():
-        path = _from_hub(model)
-    if not path.is_file():
-        raise InputError(
-            model, expected=f"{SETTINGS_FILE} beside the weights", got="none",
-            remedy=f"name a profile: profile='...' ({', '.join(profile_names())})",
-        )  # fmt: skip
-    return dict(load_yaml(path))
-
-
-def _from_hub(model: str) -> Path:
-    from transformers.utils import cached_file
-
-    try:
-        found = cached_file(model, SETTINGS_FILE, _raise_exceptions_for_missing_entries=False)
-    except OSError as error:
-        raise InputError(
-            model, expected="a directory or Hub id", got=" ".join(str(error).split()), remedy="check the name"
-        ) from error
-    return Path(found) if found else Path(model) / SETTINGS_FILE

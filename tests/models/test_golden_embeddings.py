@@ -18,11 +18,9 @@ CASES = {
     for name, record in json.loads((PUBLISHED / family / "golden.json").read_text()).items()
 }
 RUNNABLE = [key for key, record in CASES.items() if "error" not in record]
-PROMPTS = {
-    key: prompt for key, prompt in json.loads((PUBLISHED / "prompts.json").read_text()).items() if "qwen" in key
-}
+PROMPTS = {key: prompt for key, prompt in json.loads((PUBLISHED / "prompts.json").read_text()).items() if "qwen" in key}
 WORDS = {"image": "<|image_pad|>", "video": "<|video_pad|>"}
-OVERRIDES = {"min_pixels": "min_pixels", "max_pixels": "max_pixels", "padding_side": "padding_side", "max_len": "max_length"}
+OVERRIDES = {name: name for name in ("min_pixels", "max_pixels", "padding_side")} | {"max_len": "max_length"}
 
 
 def overrides_of(case):

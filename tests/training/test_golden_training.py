@@ -1,4 +1,4 @@
-"""Gradients and optimiser steps of the published VLM2Vec trainer, computed again with every way of cutting the batch."""
+"""Gradients and steps of the published VLM2Vec trainer, computed again with every way of cutting the batch."""
 
 import json
 import warnings

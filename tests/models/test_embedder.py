@@ -1,0 +1,263 @@
+"""The Embedder: vectors that depend on nothing but their item, saving and opening."""
+
+import random
+
+import PIL.Image
+import pytest
+import torch
+import yaml
+
+from mmembed import Embedder, Image, Item
+from mmembed.counters import counting
+from mmembed.errors import InputError
+from mmembed.models.settings import ChatPrompt, EmbedderSettings, Lora, MeanToken, QwenVL, RawPrompt, Scratch
+
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_embedding_does_not_depend_on_its_batch(family, mixed_items, scratch_embedder):
+    embedder = scratch_embedder(family)
+    alone = torch.cat([embedder.encode([item], batch_tokens=1) for item in mixed_items])
+    order = random.Random(0).sample(range(len(mixed_items)), len(mixed_items))
+
+    for batch_tokens in (1, 90, 200, 10**6):
+        together = embedder.encode(mixed_items, batch_tokens=batch_tokens)
+        shuffled = embedder.encode([mixed_items[i] for i in order], batch_tokens=batch_tokens)
+        assert torch.allclose(together, alone, atol=1e-5, rtol=0)
+        assert torch.allclose(shuffled, alone[order], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_embedding_does_not_depend_on_the_padding_side(family, mixed_items, scratch_embedder):
+    right = scratch_embedder(family).encode(mixed_items)
+    left = scratch_embedder(family, padding_side="left").encode(mixed_items)
+
+    assert torch.allclose(left, right, atol=1e-5, rtol=0)
+
+
+def test_a_literal_image_token_beside_an_image_is_an_ordinary_token(picture, scratch_embedder):
+    embedder = scratch_embedder("qwen2_vl", prompt=RawPrompt())
+    literal = Item.of("what does <|image_pad|> mean?")
+    image = Item.of({"image": picture(56, 56), "text": "and <|video_pad|> or <|image_pad|>?"})
+
+    together = embedder.encode([literal, image])
+
+    alone = torch.cat([embedder.encode([literal]), embedder.encode([image])])
+    token = embedder.backbone.preprocessor.geometry.image_id
+    assert embedder.prepare([literal], "query")[0].ids.tolist().count(token) == 1
+    assert torch.allclose(together, alone, atol=1e-5, rtol=0)
+
+
+def test_equal_items_are_encoded_once_and_equal_pictures_pass_the_tower_once(picture, scratch_embedder):
+    embedder = scratch_embedder("qwen2_vl")
+    items = ["x", {"image": picture(56, 56)}, "x", {"image": picture(56, 56), "text": "y"}, "x"]
+
+    with counting() as work:
+        vectors = embedder.encode(items)
+
+    assert work["language_rows"] == 3
+    assert work["tower_forwards"] == 1
+    assert torch.equal(vectors[0], vectors[2])
+    assert torch.equal(vectors[0], vectors[4])
+
+
+def test_a_smaller_token_budget_computes_less_padding(scratch_embedder):
+    embedder = scratch_embedder("qwen2_vl")
+    items = ["x", "a red circle " * 20, "y", "a blue circle " * 20]
+    padded = []
+    for budget in (10**6, 400):
+        with counting() as work:
+            embedder.encode(items, batch_tokens=budget)
+        padded.append(work["padded_tokens"])
+
+    assert padded[1] < padded[0]
+
+
+def test_no_items_give_no_rows_of_the_right_width(scratch_embedder):
+    assert scratch_embedder("qwen2_vl").encode([]).shape == (0, 64)
+
+
+def test_one_item_of_any_form_gives_one_row(picture, scratch_embedder):
+    embedder = scratch_embedder("qwen2_vl")
+
+    assert embedder.encode("x").shape == (1, 64)
+    assert embedder.encode(picture(56, 56)).shape == (1, 64)
+    assert embedder.encode({"text": "x"}).shape == (1, 64)
+    assert torch.equal(embedder.encode(Item.of("x")), embedder.encode(["x"]))
+
+
+def test_the_shared_instruction_goes_to_items_without_their_own(scratch_embedder):
+    embedder = scratch_embedder("qwen2_vl")
+
+    ours = embedder.encode(["x", {"text": "y", "instruction": "Own."}], instruction="Shared.")
+
+    expected = embedder.encode([Item.of("x", "Shared."), Item.of("y", "Own.")])
+    assert torch.equal(ours, expected)
+
+
+def test_vectors_are_float32_and_of_unit_length_unless_told_otherwise(scratch_embedder, scratch_settings):
+    vectors = scratch_embedder("qwen2_vl").encode(["x", "a red circle"])
+    raw = Embedder(EmbedderSettings(scratch_settings("qwen2_vl").backbone, ChatPrompt(), normalize=False), texts=["a"])
+
+    assert vectors.dtype == torch.float32
+    assert torch.allclose(vectors.norm(dim=1), torch.ones(2), atol=1e-6)
+    assert abs(raw.encode("x").norm().item() - 1) > 0.1
+
+
+def test_similarity_is_the_inner_product_of_every_pair(scratch_embedder):
+    queries, targets = torch.randn(2, 3), torch.randn(4, 3)
+
+    scores = scratch_embedder("qwen2_vl").similarity(queries, targets)
+
+    assert scores.shape == (2, 4)
+    assert scores[1, 2].item() == pytest.approx(float((queries[1] * targets[2]).sum()), abs=1e-6)
+
+
+def test_an_unusable_item_is_named_by_its_number(tmp_path, scratch_embedder):
+    embedder = scratch_embedder("qwen2_vl")
+    missing = tmp_path / "missing.png"
+
+    with pytest.raises(InputError, match=r"item 2: .*missing\.png"):
+        embedder.encode(["x", "y", {"image": str(missing)}])
+    with pytest.raises(InputError, match=r"item 1: item\.imagee: expected a known field.*did you mean 'image'"):
+        embedder.encode(["x", {"imagee": "a.png"}])
+    with pytest.raises(InputError, match=r"item 1: .*missing\.png"):
+        embedder.prepare([Item.of("x"), Item((Image(missing),))], "query")
+
+
+def test_encoding_leaves_training_mode_as_it_was_even_after_an_error(fresh_embedder):
+    embedder = fresh_embedder().train()
+
+    embedder.encode("x")
+    assert embedder.training
+    with pytest.raises(InputError):
+        embedder.encode({"image": "missing.png"})
+    assert embedder.training
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_model_opens_to_the_same_bits(family, tmp_path, mixed_items, scratch_embedder):
+    embedder = scratch_embedder(family, min_pixels=3136, max_pixels=50176)
+
+    embedder.save(tmp_path / "run")
+    opened = Embedder.from_pretrained(tmp_path / "run", device="cpu")
+
+    assert torch.equal(opened.encode(mixed_items), embedder.encode(mixed_items))
+    weights = dict(embedder.named_parameters())
+    assert all(torch.equal(p, weights[name]) for name, p in opened.named_parameters())
+    assert opened.settings.backbone.max_pixels == 50176
+    written = yaml.safe_load((tmp_path / "run/embedder.yaml").read_text())
+    assert written["backbone"]["init_args"]["path"] == "."
+    assert written["backbone"]["init_args"]["scratch"] is None
+
+
+def test_a_moved_run_opens_and_saves_again(tmp_path, scratch_embedder):
+    embedder = scratch_embedder("qwen2_vl")
+    embedder.save(tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "moved")
+
+    Embedder.from_pretrained(tmp_path / "moved", device="cpu").save(tmp_path / "again")
+
+    again = Embedder.from_pretrained(tmp_path / "again", device="cpu")
+    assert torch.equal(again.encode("x"), embedder.encode("x"))
+
+
+@pytest.fixture
+def saved(tmp_path, scratch_embedder):
+    scratch_embedder("qwen2_vl").save(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_overrides_change_what_was_saved(saved, picture):
+    opened = Embedder.from_pretrained(saved, device="cpu", max_pixels=3136, dtype="bfloat16", max_length=9)
+
+    assert opened.settings.backbone.max_pixels == 3136
+    assert next(opened.parameters()).dtype == torch.bfloat16
+    assert len(opened.prepare([Item.of("a red circle " * 9)], "query")[0]) == 9
+    assert opened.encode("x").dtype == torch.float32
+
+
+def test_an_unusable_override_is_named(saved):
+    with pytest.raises(InputError, match="got 'max_pixel'; did you mean 'max_pixels'"):
+        Embedder.from_pretrained(saved, max_pixel=1)
+    with pytest.raises(InputError, match="dtype"):
+        Embedder.from_pretrained(saved, dtype="float33")
+    with pytest.raises(InputError, match="max_pixels: expected at least min_pixels 3136, got 10"):
+        Embedder.from_pretrained(saved, max_pixels=10)
+
+
+def test_a_directory_without_settings_asks_for_a_profile(golden):
+    message = r"expected embedder\.yaml beside the weights, got none; name a profile.*vlm2vec"
+
+    with pytest.raises(InputError, match=message):
+        Embedder.from_pretrained(golden / "vlm2vec/qwen2_vl")
+
+
+def test_an_unknown_profile_and_a_missing_directory_are_named(golden, tmp_path):
+    with pytest.raises(InputError, match="profile: expected a known profile, got 'vlm2vecc'; did you mean 'vlm2vec'"):
+        Embedder.from_pretrained(golden / "vlm2vec/qwen2_vl", profile="vlm2vecc")
+    with pytest.raises(InputError, match=r"nothing-here: expected a directory or Hub id"):
+        Embedder.from_pretrained(tmp_path / "nothing-here")
+
+
+def test_saving_replaces_an_old_run_whole(saved, scratch_embedder):
+    (saved / "stale.txt").write_text("of the old run")
+
+    scratch_embedder("qwen2_5_vl").save(saved)
+
+    assert not (saved / "stale.txt").exists()
+    assert Embedder.from_pretrained(saved, device="cpu").backbone.model.config.model_type == "qwen2_5_vl"
+    assert sorted(p.name for p in saved.parent.iterdir()) == ["run"]
+    assert saved.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_failed_save_leaves_the_old_run(saved, fresh_embedder):
+    before = {p.name: p.read_bytes() for p in saved.iterdir()}
+    broken = fresh_embedder()
+    broken.backbone.checkpoint.tokenizer = None
+
+    with pytest.raises(AttributeError):
+        broken.save(saved)
+
+    assert {p.name: p.read_bytes() for p in saved.iterdir()} == before
+    assert sorted(p.name for p in saved.parent.iterdir()) == ["run"]
+
+
+def test_a_scratch_model_takes_no_adapter_and_needs_texts(scratch_settings):
+    backbone = scratch_settings("qwen2_vl").backbone
+
+    with pytest.raises(InputError, match="lora: expected a checkpoint to adapt, got a scratch model"):
+        Embedder(EmbedderSettings(backbone, lora=Lora()))
+    with pytest.raises(InputError, match=r"backbone\.scratch: expected texts to train a tokenizer on"):
+        Embedder(EmbedderSettings(backbone))
+
+
+def test_exactly_one_of_path_and_scratch_is_needed():
+    for backbone in (QwenVL(), QwenVL(path="x", scratch=Scratch())):
+        with pytest.raises(InputError, match=r"backbone: expected path or scratch, got both or neither"):
+            Embedder(EmbedderSettings(backbone))
+
+
+def test_the_side_matters_where_the_pooler_drops_an_instruction(scratch_embedder):
+    embedder = scratch_embedder("qwen2_vl", pooler=MeanToken("query"))
+    item = Item.of("a red circle", "Represent the given image.")
+
+    query, target = embedder.encode(item, side="query"), embedder.encode(item, side="target")
+
+    assert not torch.allclose(query, target, atol=1e-3)
+
+
+def test_prepared_media_are_kept_in_the_cache(tmp_path, picture, fresh_embedder):
+    embedder = fresh_embedder()
+    embedder.cache_media(1 << 20)
+    picture(56, 56).save(tmp_path / "a.png")
+
+    with counting() as work:
+        first = embedder.encode({"image": tmp_path / "a.png"})
+        second = embedder.encode({"image": PIL.Image.open(tmp_path / "a.png")})
+        third = embedder.encode({"image": tmp_path / "a.png", "text": "x"})
+
+    assert work["media_decoded"] == 2
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
