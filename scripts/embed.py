@@ -1,0 +1,85 @@
+"""Embed an item table into shards of vectors; a run that was killed goes on where it stopped."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmembed import Embedder, __version__
+from mmembed.data.tables import ItemTable
+from mmembed.errors import InputError
+from mmembed.files import file_fingerprint, fingerprint
+from mmembed.index.embedding_store import EmbeddingStore, Origin, fill, weights_fingerprint
+from mmembed.settings import dump_settings
+
+EXAMPLE = "example: python scripts/embed.py --model runs/demo/final --input items.jsonl --output runs/items"
+# where the weights come from is no part of what they do: their fingerprint names them
+PLACES = ("path", "revision", "adapter", "scratch")
+
+
+def settings_fingerprint(model: Embedder, **call: Any) -> str:
+    """Names everything besides weights and input that the vectors depend on."""
+    values = dump_settings(model.settings)
+    for place in PLACES:
+        values["backbone"]["init_args"].pop(place, None)
+    return fingerprint(json.dumps(values | call, sort_keys=True), __version__)
+
+
+def check_ids(table: ItemTable) -> None:
+    """Read every row once, so that a bad one is found before any time is spent on the others."""
+    first: dict[str, int] = {}
+    for row in range(len(table)):
+        name, _ = table[row]
+        if first.setdefault(name, row) != row:
+            got = f"'{name}' again, first in {table.where(first[name])}"
+            raise InputError(f"{table.where(row)}: id", expected="each id once", got=got, remedy="rename one")
+
+
+def embed(options: argparse.Namespace) -> str:
+    """Do what the options say; what there is to say about it."""
+    table = ItemTable(options.input)
+    check_ids(table)
+    overrides = {} if options.dtype is None else {"dtype": options.dtype}
+    model = Embedder.from_pretrained(options.model, profile=options.profile, **overrides)
+    origin = Origin(
+        model=options.model,
+        input=str(options.input),
+        weights=weights_fingerprint(model.state_dict()),
+        settings=settings_fingerprint(model, instruction=options.instruction, side=options.side),
+        input_fingerprint=file_fingerprint(table.path),
+        rows=len(table),
+        width=model.width,
+        shard_rows=options.shard_rows,
+    )
+    store = EmbeddingStore(options.output, origin)
+    call = {"instruction": options.instruction, "side": options.side, "batch_tokens": options.batch_tokens}
+    embedded = fill(store, table, partial(model.encode, **call))
+    done = f"embedded {embedded} of {len(table)} rows" if embedded else f"already embedded, all {len(table)} rows"
+    return f"{done}: {options.output}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 is success, 2 something in the input."""
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
+    parser.add_argument("--model", required=True, metavar="DIR_OR_ID", help="a run's final/, or a Hub id")
+    parser.add_argument("--input", type=Path, required=True, metavar="TABLE", help='.jsonl or .parquet of {"id": ...}')
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of shards and manifest.json")
+    parser.add_argument("--profile", metavar="NAME", help="how a released checkpoint embeds, e.g. vlm2vec")
+    parser.add_argument("--instruction", metavar="WORDS", help="for items that bring none")
+    parser.add_argument("--side", choices=("query", "target"), default="target", help="default: target")
+    parser.add_argument("--shard-rows", type=int, default=4096, metavar="N", help="rows of a shard (default: 4096)")
+    parser.add_argument("--batch-tokens", type=int, default=16384, metavar="N", help="of a batch (default: 16384)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as the model was saved")
+    try:
+        print(embed(parser.parse_args(argv)))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
