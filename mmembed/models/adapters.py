@@ -53,7 +53,7 @@ def load_adapter(model: nn.Module, source: str, renames: Sequence[tuple[str, str
         renames: patterns that translate older module names, applied in order after the wrapper's prefix is dropped.
 
     Raises:
-        InputError: a missing or unexpected weight; both are listed.
+        InputError: a missing or unexpected weight, or one of another shape; they are listed.
     """
     directory = Path(source)
     if not directory.is_dir():
@@ -71,11 +71,13 @@ def load_adapter(model: nn.Module, source: str, renames: Sequence[tuple[str, str
     state = {rename(key, renames): value for key, value in load_file(directory / WEIGHTS).items()}
     expected: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
     missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or unexpected:
+    reshaped = sorted(key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape)
+    if missing or unexpected or reshaped:
         raise InputError(
             directory / WEIGHTS, expected="exactly the weights its adapter_config.json names",
             got=f"{len(missing)} missing: {', '.join(missing[:8])}; "
-            f"{len(unexpected)} unexpected: {', '.join(unexpected[:8])}",
+            f"{len(unexpected)} unexpected: {', '.join(unexpected[:8])}; "
+            f"{len(reshaped)} of another shape: {', '.join(reshaped[:8])}",
             remedy="check that base model and adapter belong together",
         )  # fmt: skip
     set_peft_model_state_dict(model, state)

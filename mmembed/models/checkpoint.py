@@ -48,6 +48,8 @@ def open_checkpoint(path: str, *, revision: str | None, dtype: DType, attention:
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                # a weight of another shape is reported here, and refused below by name
+                ignore_mismatched_sizes=True,
                 **where,
             )
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **where)

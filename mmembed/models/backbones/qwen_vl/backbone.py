@@ -53,7 +53,7 @@ class QwenVLBackbone(Backbone):
         if settings.attention == "sdpa":
             self.model.visual.config._attn_implementation = SEGMENTS
         if settings.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable()
+            _recompute_activations(self.model)
 
     @property
     def tower(self) -> Any:
@@ -141,6 +141,12 @@ def open_qwen_vl(settings: QwenVL, *, prompt: PromptStyle, texts: Iterable[str] 
     if settings.adapter is not None:
         load_adapter(checkpoint.model, settings.adapter, ADAPTER_RENAMES)
     return QwenVLBackbone(checkpoint, settings, prompt)
+
+
+def _recompute_activations(model: Any) -> None:
+    # the older name warns where the newer one exists
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
 
 
 def _geometry(config: Any) -> Geometry:

@@ -1,0 +1,116 @@
+"""Checkpoints: opened whole or refused with the names of what is wrong."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, Qwen2Config
+
+from mmembed.errors import InputError
+from mmembed.models.checkpoint import open_checkpoint, save_checkpoint
+from mmembed.models.settings import EmbedderSettings, QwenVL
+
+
+def opened(path, dtype="float32"):
+    return open_checkpoint(str(path), revision=None, dtype=dtype, attention="sdpa")
+
+
+@pytest.fixture
+def copy(golden, tmp_path):
+    return shutil.copytree(golden / "vlm2vec/qwen2_vl", tmp_path / "checkpoint")
+
+
+def edit_weights(directory, change):
+    weights = load_file(directory / "model.safetensors")
+    change(weights)
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+def edit_config(directory, **changes):
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def a_weight(directory, suffix):
+    return next(name for name in load_file(directory / "model.safetensors") if name.endswith(suffix))
+
+
+def test_a_checkpoint_with_a_head_opens_without_it(copy):
+    checkpoint = opened(copy, "bfloat16")
+
+    assert not any("lm_head" in name for name, _ in checkpoint.model.named_parameters())
+    assert next(checkpoint.model.parameters()).dtype == torch.bfloat16
+    assert "<|im_start|>" in checkpoint.tokenizer.chat_template
+
+
+def test_a_missing_weight_is_named(copy):
+    name = a_weight(copy, "0.mlp.up_proj.weight")
+    edit_weights(copy, lambda weights: weights.pop(name))
+
+    with pytest.raises(InputError, match=r"exactly the weights of its config, got 1 missing: .*up_proj\.weight"):
+        opened(copy)
+
+
+def test_an_unexpected_weight_is_named(copy):
+    edit_weights(copy, lambda weights: weights.update({"model.extra.weight": torch.ones(2)}))
+
+    with pytest.raises(InputError, match=r"got 1 unexpected: .*extra\.weight"):
+        opened(copy)
+
+
+def test_a_weight_of_another_shape_is_named(copy):
+    name = a_weight(copy, "0.mlp.up_proj.weight")
+    edit_weights(copy, lambda weights: weights.update({name: torch.ones(3, 3)}))
+
+    with pytest.raises(InputError, match=r"up_proj\.weight"):
+        opened(copy)
+
+
+def test_another_kind_of_model_is_refused(copy):
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = Qwen2Config(vocab_size=600, num_key_value_heads=2, **small)
+    AutoModel.from_config(text).save_pretrained(copy)
+    message = "model_type: expected a Qwen-VL checkpoint, got 'qwen2'; did you mean 'qwen2_vl'"
+
+    with pytest.raises(InputError, match=message):
+        QwenVL(path=str(copy)).build(prompt=EmbedderSettings(QwenVL(path="x")).prompt)
+
+
+@pytest.mark.parametrize("change", ["unknown type", "no config", "no weights", "pickle"])
+def test_an_unusable_directory_is_refused_in_words(change, copy):
+    if change == "unknown type":
+        edit_config(copy, model_type="qwen9_vl")
+    elif change == "no config":
+        (copy / "config.json").unlink()
+    elif change == "no weights":
+        (copy / "model.safetensors").unlink()
+    else:
+        (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+
+    with pytest.raises(
+        InputError, match=r"checkpoint: expected a checkpoint with config\.json, safetensors and tokenizer"
+    ):
+        opened(copy)
+
+
+def test_a_missing_directory_is_refused_in_words(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere: expected a checkpoint .* check the path or Hub id"):
+        opened(tmp_path / "nowhere")
+
+
+def test_a_saved_checkpoint_keeps_weights_tokenizer_and_picture_statistics(copy, tmp_path):
+    checkpoint = opened(copy)
+    checkpoint.image_mean, checkpoint.image_std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+
+    save_checkpoint(checkpoint, tmp_path / "saved")
+    again = opened(tmp_path / "saved")
+
+    assert again.image_mean == (0.1, 0.2, 0.3)
+    assert again.image_std == (0.4, 0.5, 0.6)
+    assert again.tokenizer.chat_template == checkpoint.tokenizer.chat_template
+    text = "A cat <|im_start|> café 東京"
+    assert again.tokenizer(text).input_ids == checkpoint.tokenizer(text).input_ids
+    weights = dict(checkpoint.model.named_parameters())
+    assert all(torch.equal(p, weights[name]) for name, p in again.model.named_parameters())
