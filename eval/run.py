@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 is success, 2 something in the input."""
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
     parser.add_argument("--model", required=True, metavar="DIR_OR_ID", help="a run's final/, or a Hub id")
+    parser.add_argument("--profile", metavar="NAME", help="how a released checkpoint embeds, e.g. vlm2vec")
     parser.add_argument("--benchmark", required=True, metavar="NAME|PATH", help="eval/benchmarks/NAME.yaml, or a file")
     parser.add_argument("--tasks", metavar="A,B", help="only these tasks; the scores are then marked partial")
     parser.add_argument(
@@ -49,13 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         benchmark = find_benchmark(options.benchmark)
         chosen = benchmark.only(options.tasks.split(",") if options.tasks else list(benchmark.tasks))
-        model = mmembed.Embedder.from_pretrained(options.model)
+        model = mmembed.Embedder.from_pretrained(options.model, profile=options.profile)
+        encode = partial(model.encode, progress=True)
         common = {
             "data_root": options.data_root,
             "output": options.output,
             "media": model.settings.backbone.media,
         }
-        scores = evaluate_benchmark(benchmark, model.encode, model=options.model, tasks=list(chosen.tasks), **common)
+        scores = evaluate_benchmark(benchmark, encode, model=options.model, tasks=list(chosen.tasks), **common)
         report = write_report(benchmark=benchmark, **common)
     except InputError as error:
         print(error, file=sys.stderr)

@@ -31,6 +31,10 @@ class MediaError(InputError):
     """A picture, video or page cannot be opened, decoded or trusted."""
 
 
+class DivergenceError(RuntimeError):
+    """The loss or an embedding is no longer a number; the rows at hand are named."""
+
+
 def _rebuild(kind: type[InputError], where: str, expected: str, got: str, remedy: str) -> InputError:
     """An error out of a pickle: exceptions rebuild themselves from positional arguments, these have names."""
     return kind(where, expected=expected, got=got, remedy=remedy)

@@ -61,7 +61,10 @@ def run_key(recipe: Recipe, data_root: Path) -> str:
     missing = [table for table in tables if not (data_root / table).is_file()]
     if missing:
         raise InputError(
-            data_root / missing[0], expected="a prepared table", got="no such file", remedy="prepare it, or give --data-root"
+            data_root / missing[0],
+            expected="a prepared table",
+            got="no such file",
+            remedy="prepare it, or give --data-root",
         )
     return fingerprint(dump_yaml(recipe), __version__, *(file_fingerprint(data_root / table) for table in tables))
 
@@ -103,17 +106,23 @@ def run_recipe(recipe: Recipe, output: Path, *, data_root: Path, overwrite: bool
     return final, True
 
 
-def _train(recipe: Recipe, output: Path, data_root: Path) -> "Embedder":
+def make_embedder(recipe: Recipe, data_root: Path) -> "Embedder":
+    """The embedder that a recipe's first stage begins with."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import torch
 
     from mmembed.models.embedder import Embedder
-    from mmembed.training.stages import run_stage
 
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    embedder = Embedder(recipe.embedder, texts=_texts(recipe, data_root))
+    return Embedder(recipe.embedder, texts=_texts(recipe, data_root))
+
+
+def _train(recipe: Recipe, output: Path, data_root: Path) -> "Embedder":
+    from mmembed.training.stages import run_stage
+
+    embedder = make_embedder(recipe, data_root)
     for name, stage in recipe.stages.items():
         run_stage(
             embedder, name, stage,

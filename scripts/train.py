@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmembed.errors import InputError, nearest
+from mmembed.errors import DivergenceError, InputError, nearest
 from mmembed.recipe import Recipe, read_recipe, run_recipe
 from mmembed.settings import dump_yaml, make_parser
 
@@ -26,16 +26,20 @@ def find_config(name: str) -> Path:
         if path.is_file():
             return path
     known = [path.name for path in CONFIGS.glob("*.yaml")]
-    raise InputError("--config", expected="a path or a name under configs/", got=f"'{name}'", remedy=nearest(name, known))
+    raise InputError(
+        "--config", expected="a path or a name under configs/", got=f"'{name}'", remedy=nearest(name, known)
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 is success, 2 something in the input."""
+    """Run the command; 0 is success, 1 a run that diverged, 2 something in the input."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--config", metavar="NAME|PATH", help="the recipe")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the run (default: runs/NAME of the recipe)")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder of the run (default: runs/NAME of the recipe)"
+    )
     parser.add_argument(
         "--data-root", type=Path, default=Path(os.environ.get("MMEMBED_DATA", "data")), metavar="DIR",
         help="where the prepared tables lie (default: $MMEMBED_DATA, else ./data)",
@@ -59,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
+    except DivergenceError as error:
+        print(error, file=sys.stderr)
+        return 1
     print(f"{'trained' if trained else 'already trained'}: {final}")
     return 0
 

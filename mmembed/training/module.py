@@ -7,6 +7,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
+from mmembed.errors import DivergenceError
 from mmembed.losses.objectives import ContrastiveObjective
 from mmembed.losses.settings import ObjectiveSettings
 from mmembed.models.embedder import Embedder
@@ -17,10 +18,6 @@ from mmembed.training.optim import make_optimizer, make_schedule
 from mmembed.training.settings import MB, Stage
 
 EMBEDDING = "embedding"
-
-
-class DivergenceError(RuntimeError):
-    """The loss or an embedding is no longer a number; the rows at hand are named."""
 
 
 class StepFeatures:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 SECONDS_BETWEEN_LINES = 30.0
 
 
-class TrainingProgress(Callback):
+class TrainingProgress(Callback):  # type: ignore[misc]
     """Shows step, loss, seconds a step and the time left of a stage, on standard error."""
 
     def __init__(self, name: str, steps: int) -> None:

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from mmembed.data.batching import StepDataset, step_loader
-from mmembed.data.mixture import open_mixture
+from mmembed.data.mixture import Mixture, open_mixture
 from mmembed.data.settings import Source
 from mmembed.data.tables import open_table
 from mmembed.errors import InputError
@@ -31,7 +31,14 @@ BEST = "best"
 
 
 def run_stage(
-    embedder: Embedder, name: str, stage: Stage, *, seed: int, data_root: Path, directory: Path, accelerator: str = "auto"
+    embedder: Embedder,
+    name: str,
+    stage: Stage,
+    *,
+    seed: int,
+    data_root: Path,
+    directory: Path,
+    accelerator: str = "auto",
 ) -> None:
     """Train ``embedder`` in place for one stage.
 
@@ -50,17 +57,32 @@ def run_stage(
     """
     shutil.rmtree(directory, ignore_errors=True)
     embedder.cache_media(stage.cache_mb * MB)
-    stage_seed = int(fingerprint(str(seed), name)[:8], 16)
     preparer = PairPreparer(embedder.backbone.preprocessor, stage.chunks)
-    mixture = open_mixture(_training_part(stage, data_root), stage.sampling, seed=stage_seed, data_root=data_root)
+    mixture = open_training(name, stage, seed=seed, data_root=data_root)
     loader = step_loader(StepDataset(mixture, preparer), 0, stage.steps, num_workers=stage.workers)
     checks = [] if stage.validation is None else _validation_batches(stage, stage.validation, preparer, data_root)
-    module = EmbedderModule(embedder, stage, seed=stage_seed)
+    module = EmbedderModule(embedder, stage, seed=stage_seed(name, seed))
     trainer = _make_trainer(name, stage, directory, accelerator)
     with _without_lightning_advice():
-        trainer.fit(module, loader, DataLoader(checks, batch_size=None) if checks else None)
+        # a list is a dataset to torch, though not to its types
+        trainer.fit(module, loader, DataLoader(checks, batch_size=None) if checks else None)  # type: ignore[arg-type]
     if stage.finish == BEST:
         _load_best(module, directory)
+
+
+def open_training(name: str, stage: Stage, *, seed: int, data_root: Path) -> Mixture:
+    """What the stage called ``name`` draws its steps from, for the seed of a run; held-out rows are left out.
+
+    Raises:
+        InputError: a table that cannot be used, or has no rows beyond those held out.
+    """
+    part = _training_part(stage, data_root)
+    return open_mixture(part, stage.sampling, seed=stage_seed(name, seed), data_root=data_root)
+
+
+def stage_seed(name: str, seed: int) -> int:
+    """Each stage of a run has its own seed."""
+    return int(fingerprint(str(seed), name)[:8], 16)
 
 
 def _training_part(stage: Stage, data_root: Path) -> dict[str, Source]:
@@ -100,7 +122,9 @@ def _make_trainer(name: str, stage: Stage, directory: Path, accelerator: str) ->
     checkpoints = directory / "checkpoints"
     callbacks: list[Callback] = [
         TrainingProgress(name, stage.steps),
-        ModelCheckpoint(checkpoints, filename="step-{step}", every_n_train_steps=stage.checkpoint_every, save_last=True),
+        ModelCheckpoint(
+            checkpoints, filename="step-{step}", every_n_train_steps=stage.checkpoint_every, save_last=True
+        ),
     ]
     if stage.validation is not None:
         callbacks.append(ModelCheckpoint(checkpoints, filename=BEST, monitor="val/hit@1", mode="max"))
