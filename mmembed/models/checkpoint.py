@@ -69,7 +69,8 @@ def open_checkpoint(path: str, *, revision: str | None, dtype: DType, attention:
 
 def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
     """Write model, tokenizer and preprocessing facts as transformers lays them out."""
-    checkpoint.model.save_pretrained(directory)
+    with _quiet():
+        checkpoint.model.save_pretrained(directory)
     checkpoint.tokenizer.save_pretrained(directory)
     vision = checkpoint.model.config.vision_config
     facts = {

@@ -1,0 +1,52 @@
+# Every target sets up what it needs. PYTHON chooses the interpreter, VENV the environment.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+# torchcodec finds FFmpeg in the libraries that PyAV's wheel brings
+FFMPEG = LD_LIBRARY_PATH=$(abspath $(VENV))/ffmpeg:$$($(PY) -c "import sysconfig; print(sysconfig.get_path('purelib'))")/av.libs
+DATA_ROOT ?= data
+QUICK ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test acceptance lint bench docs test-oldest clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV)/.done  ## make the virtual environment with everything (stock wheels, no GPU needed)
+
+$(VENV)/.done: setup.cfg pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip wheel "setuptools>=77"
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[dev]"
+	$(PY) scripts/link_ffmpeg.py $(VENV)/ffmpeg
+	touch $@
+
+demo: setup  ## draw data, train from scratch, evaluate, report; QUICK=1 takes a minute or two
+	$(PY) scripts/demo.py --data-root $(DATA_ROOT) $(if $(QUICK),--quick)
+
+test: setup  ## the default tests (no network, no GPU)
+	$(FFMPEG) $(PY) -m pytest -q
+
+acceptance: setup  ## the slower tests
+	$(FFMPEG) $(PY) -m pytest -q -m acceptance
+
+lint: setup  ## formatting, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup  ## speed against plain transformers, as ratios
+	$(PY) scripts/bench.py --output docs/results/bench.json
+
+docs: setup  ## build the pages into docs/_build
+	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build
+
+test-oldest:  ## the default tests at the lower bounds of setup.cfg
+	$(MAKE) test VENV=.venv-oldest PIP_CONSTRAINT=$(abspath docs/oldest.txt)
+
+clean:  ## remove environments and runs
+	rm -rf .venv .venv-oldest runs docs/_build
