@@ -46,7 +46,8 @@ docs: setup  ## build the pages into docs/_build
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build
 
 test-oldest:  ## the default tests at the lower bounds of setup.cfg
-	$(MAKE) test VENV=.venv-oldest PIP_CONSTRAINT=$(abspath docs/oldest.txt)
+	sed -nE 's/^    ([A-Za-z0-9_.-]+)(\[[a-z]+\])?>=([0-9.]+).*/\1==\3/p' setup.cfg > .oldest.txt
+	PIP_CONSTRAINT=$(abspath .oldest.txt) $(MAKE) test VENV=.venv-oldest
 
 clean:  ## remove environments and runs
-	rm -rf .venv .venv-oldest runs docs/_build
+	rm -rf .venv .venv-oldest .oldest.txt runs docs/_build

@@ -62,8 +62,8 @@ def run_stage(
     loader = step_loader(StepDataset(mixture, preparer), 0, stage.steps, num_workers=stage.workers)
     checks = [] if stage.validation is None else _validation_batches(stage, stage.validation, preparer, data_root)
     module = EmbedderModule(embedder, stage, seed=stage_seed(name, seed))
-    trainer = _make_trainer(name, stage, directory, accelerator)
     with _without_lightning_advice():
+        trainer = _make_trainer(name, stage, directory, accelerator)
         # a list is a dataset to torch, though not to its types
         trainer.fit(module, loader, DataLoader(checks, batch_size=None) if checks else None)  # type: ignore[arg-type]
     if stage.finish == BEST:
