@@ -43,7 +43,7 @@ def enlarge_tiny(picture: Picture, min_side: int) -> Picture:
 
 
 def resize(picture: Picture, height: int, width: int, backend: Literal["pil", "torchvision"]) -> np.ndarray:
-    """Bicubic resize to uint8 ``[H, W, 3]``; the two backends differ by up to one grey level."""
+    """Bicubic resize to uint8 ``[H, W, 3]``; the two backends differ by a few grey levels."""
     if backend == "pil":
         return np.array(picture.resize((width, height), Resampling.BICUBIC))
     from torchvision.transforms.v2 import functional as tv

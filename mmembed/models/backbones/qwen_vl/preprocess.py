@@ -64,6 +64,10 @@ class QwenVLPreprocessor:
         self.settings = settings
         self.prompt = prompt
         self.cache: MediaCache | None = None
+        # what a prepared medium depends on besides its content
+        self._preprocessing = [
+            getattr(settings, name) for name in ("min_pixels", "max_pixels", "min_side", "resize", "media")
+        ]
         self._words = {i: tokenizer.convert_ids_to_tokens(i) for i in (geometry.image_id, geometry.video_id)}
 
     def __call__(self, item: Item, side: Side) -> Row:
@@ -107,7 +111,7 @@ class QwenVLPreprocessor:
             arrays *= g.temporal
         pixels, grid = patchify(arrays, g.patch, g.merge, g.temporal)
         tokens = grid[1] * grid[2] // g.merge**2
-        name = fingerprint(key, repr((self.settings.min_pixels, self.settings.max_pixels, self.settings.resize)))
+        name = fingerprint(key, repr(self._preprocessing))
         words, pads = self._words[g.image_id], [grid[0] * tokens]
         if is_video:
             words = self._words[g.video_id]

@@ -1,0 +1,175 @@
+"""From an Item to a Row: tokens, kinds, truncation, time steps, memory."""
+
+import pickle
+
+import pytest
+import torch
+
+from mmembed import Image, Item, Video
+from mmembed.counters import counting
+from mmembed.errors import InputError
+from mmembed.models.media_cache import MediaCache
+from mmembed.models.prompts import Kind
+from mmembed.models.settings import ChatPrompt, RawPrompt
+
+WORDS = "a red circle and a blue circle and a red circle and a blue circle"
+
+
+@pytest.fixture(scope="module")
+def row_of(scratch_embedder):
+    def make(item, family="qwen2_vl", **choices):
+        return scratch_embedder(family, **choices).backbone.preprocessor(Item.of(item), "query")
+
+    return make
+
+
+def text_of(row, embedder):
+    return embedder.backbone.preprocessor.tokenizer.decode(row.ids)
+
+
+def test_kinds_mark_instruction_words_template_and_media(row_of, picture):
+    row = row_of(Item.of({"image": picture(56, 84), "text": "blue"}, "Represent the given image."))
+
+    kinds = [Kind(int(k)) for k, before in zip(row.kinds, [None, *row.kinds], strict=False) if k != before]
+    assert kinds == [
+        Kind.TEMPLATE,
+        Kind.INSTRUCTION,
+        Kind.TEMPLATE,
+        Kind.IMAGE,
+        Kind.TEMPLATE,
+        Kind.TEXT,
+        Kind.TEMPLATE,
+    ]
+    assert (row.kinds == Kind.IMAGE).sum() == 2 * 3
+
+
+def test_a_literal_pad_token_in_words_is_text(row_of, scratch_embedder, picture):
+    row = row_of(Item((Image(picture(56, 56)), " <|image_pad|> <|video_pad|>")), prompt=RawPrompt())
+    geometry = scratch_embedder("qwen2_vl").backbone.preprocessor.geometry
+
+    image_tokens = row.ids == geometry.image_id
+    assert int(image_tokens.sum()) == 4 + 1
+    assert row.kinds[image_tokens].tolist() == [Kind.IMAGE] * 4 + [Kind.TEXT]
+    assert row.kinds[row.ids == geometry.video_id].tolist() == [Kind.TEXT]
+
+
+def test_raw_words_are_cut_at_the_end(row_of):
+    whole = row_of(WORDS, prompt=RawPrompt())
+
+    cut = row_of(WORDS, prompt=RawPrompt(), max_length=5)
+
+    assert len(whole) > 5
+    assert cut.ids.tolist() == whole.ids[:5].tolist()
+    assert cut.positions.shape == (3, 5)
+
+
+def test_chat_words_are_cut_before_the_closing_template(row_of, scratch_embedder):
+    whole = row_of(WORDS)
+    closing = int((whole.kinds.flip(0) != Kind.TEMPLATE).int().argmax())
+    limit = len(whole) - 4
+
+    cut = row_of(WORDS, max_length=limit)
+
+    assert closing > 0
+    assert len(cut) == limit
+    assert cut.ids.tolist() == whole.ids[: limit - closing].tolist() + whole.ids[-closing:].tolist()
+    assert text_of(cut, scratch_embedder("qwen2_vl")).endswith("<|im_end|>\n<|im_start|>assistant\n")
+    assert cut.positions[0].tolist() == list(range(limit))
+
+
+def test_words_after_a_medium_are_cut_and_the_medium_stays(row_of, picture):
+    item = Item((Image(picture(56, 84)), WORDS))
+    whole = row_of(item, prompt=RawPrompt())
+
+    cut = row_of(item, prompt=RawPrompt(), max_length=9)
+
+    assert (cut.kinds == Kind.IMAGE).sum() == 6
+    assert cut.ids.tolist() == whole.ids[:9].tolist()
+    assert cut.positions.tolist() == whole.positions[:, :9].tolist()
+
+
+def test_media_past_the_cut_are_refused(row_of, picture):
+    item = Item((WORDS, Image(picture(56, 84))))
+
+    with pytest.raises(InputError, match=r"expected media within max_length 9, got \d+ tokens.*raise max_length"):
+        row_of(item, prompt=RawPrompt(), max_length=9)
+
+
+def test_a_row_at_the_limit_is_whole(row_of):
+    whole = row_of(WORDS, prompt=RawPrompt())
+
+    assert row_of(WORDS, prompt=RawPrompt(), max_length=len(whole)).ids.tolist() == whole.ids.tolist()
+
+
+def test_qwen3_writes_the_seconds_of_each_pair_of_frames(row_of, scratch_embedder, picture):
+    frames = tuple(picture(64, 64, seed) for seed in range(3))
+
+    row = row_of(Item((Video(frames),)), family="qwen3_vl", prompt=RawPrompt())
+
+    text = text_of(row, scratch_embedder("qwen3_vl"))
+    pads = "<|vision_start|>" + "<|video_pad|>" * 4 + "<|vision_end|>"
+    assert text == f"<0.5 seconds>{pads}<2.0 seconds>{pads}"
+
+
+def test_qwen2_5_spaces_time_by_the_seconds_between_frames(row_of, picture):
+    frames = tuple(picture(56, 56, seed) for seed in range(8))
+
+    every = row_of(Item((Video(frames),)), family="qwen2_5_vl", prompt=RawPrompt())
+    # frames 0, 2, 4, 7: on average 7 / 3 seconds apart
+    some = row_of(Item((Video(frames, num_frames=4),)), family="qwen2_5_vl", prompt=RawPrompt())
+
+    assert every.positions[0].unique().tolist() == [0, 8, 16, 24]
+    assert some.positions[0].unique().tolist() == [0, 18]
+
+
+def test_a_clip_of_one_frame_is_repeated_in_time(row_of, picture):
+    for family in ("qwen2_vl", "qwen2_5_vl"):
+        row = row_of(Item((Video((picture(56, 56),)),)), family=family, prompt=RawPrompt())
+        assert row.media[0].grid == (1, 4, 4)
+        assert torch.equal(row.media[0].pixels[:, :, 0], row.media[0].pixels[:, :, 1])
+        assert (row.kinds == Kind.VIDEO).sum() == 4
+
+
+def test_all_frames_take_the_size_of_the_first(row_of, picture):
+    row = row_of(Item((Video((picture(84, 56), picture(30, 200), picture(84, 56))),)), prompt=RawPrompt())
+
+    assert row.media[0].grid == (2, 4, 6)
+
+
+def test_the_preprocessor_travels_to_workers(scratch_embedder, picture):
+    item = Item.of({"image": picture(56, 84), "text": "blue"}, "Represent.")
+    preprocessor = scratch_embedder("qwen3_vl").backbone.preprocessor
+
+    there = pickle.loads(pickle.dumps(preprocessor))
+
+    assert there(item, "query").fingerprint == preprocessor(item, "query").fingerprint
+
+
+def test_a_cached_medium_is_decoded_once_and_gives_the_same_row(fresh_embedder, picture):
+    preprocessor = fresh_embedder().backbone.preprocessor
+    item = Item.of({"image": picture(56, 84), "text": "blue"})
+    without = preprocessor(item, "query")
+    preprocessor.cache = MediaCache(1 << 20)
+
+    with counting() as work:
+        rows = [preprocessor(item, "query") for _ in range(3)]
+
+    assert work["media_decoded"] == 1
+    assert {row.fingerprint for row in rows} == {without.fingerprint}
+
+
+def test_fingerprints_of_media_name_the_preprocessing(row_of, picture):
+    item = Item((Image(picture(20, 84)),))
+    choices = [{}, {"min_pixels": 4000}, {"max_pixels": 50000}, {"resize": "pil"}, {"min_side": 28}]
+
+    names = {row_of(item, prompt=RawPrompt(), **choice).media[0].fingerprint for choice in choices}
+
+    assert len(names) == len(choices)
+
+
+def test_a_checkpoint_without_a_template_cannot_chat(fresh_embedder):
+    embedder = fresh_embedder(prompt=ChatPrompt())
+    embedder.backbone.preprocessor.tokenizer.chat_template = None
+
+    with pytest.raises(InputError, match="item 0: prompt: expected a chat template in the checkpoint, got none"):
+        embedder.encode(["x"])

@@ -1,0 +1,50 @@
+"""Settings of the models: profiles, defaults and refusals."""
+
+import pytest
+
+from mmembed.errors import InputError
+from mmembed.models.profiles import load_profile, profile_names
+from mmembed.models.settings import (
+    BackboneSettings,
+    ChatPrompt,
+    EmbedderSettings,
+    LastToken,
+    MeanToken,
+    PoolerSettings,
+    QwenVL,
+    RawPrompt,
+)
+from mmembed.settings import read_settings
+
+
+def test_every_profile_reads_as_settings():
+    read = {name: read_settings(EmbedderSettings, load_profile(name), where=name) for name in profile_names()}
+
+    assert sorted(read) == ["chat", "vlm2vec"]
+    assert isinstance(read["chat"].prompt, ChatPrompt)
+    assert isinstance(read["vlm2vec"].prompt, RawPrompt)
+    assert read["vlm2vec"].backbone.positions == "sequential"
+    assert read["vlm2vec"].backbone.media.sampling.num_frames == 8
+
+
+def test_an_unknown_profile_is_refused_with_the_nearest_name():
+    with pytest.raises(InputError, match="profile: expected a known profile, got 'chatt'; did you mean 'chat'"):
+        load_profile("chatt")
+
+
+def test_pixel_bounds_out_of_order_are_refused():
+    with pytest.raises(InputError, match="max_pixels: expected at least min_pixels 10, got 9; raise it"):
+        QwenVL(path="x", min_pixels=10, max_pixels=9)
+
+
+def test_poolers_are_built_from_their_settings():
+    assert type(LastToken().build()).__name__ == "LastTokenPooler"
+    pooler = MeanToken("target").build()
+    assert (pooler.drop_on_query, pooler.drop_on_target) == (False, True)
+
+
+def test_abstract_settings_build_nothing():
+    with pytest.raises(NotImplementedError):
+        PoolerSettings().build()
+    with pytest.raises(NotImplementedError):
+        BackboneSettings().build()

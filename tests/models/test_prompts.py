@@ -1,0 +1,116 @@
+"""Rendering of Items: raw joins and chat templates, and texts that look like templates."""
+
+import pytest
+
+from mmembed import Image, Item, Video
+from mmembed.models.prompts import Kind, Segment, render
+from mmembed.models.settings import ChatPrompt, PromptStyle, RawPrompt
+
+PICTURE, CLIP = Image("a.png"), Video("v.mp4")
+RAW, CHAT = RawPrompt(), ChatPrompt()
+
+
+def template(messages, generation_prompt):
+    """A chat template in the style of the family's own."""
+    text = ""
+    for message in messages:
+        text += f"<|im_start|>{message['role']}\n"
+        for part in message["content"]:
+            text += part["text"] if part["type"] == "text" else f"<|vision_start|><|{part['type']}_pad|><|vision_end|>"
+        text += "<|im_end|>\n"
+    return text + ("<|im_start|>assistant\n" if generation_prompt else "")
+
+
+def written(item, style=RAW, words=("<I>",) * 9):
+    return "".join(s.text for s in render(item, style, words[: len(item.media)], template))
+
+
+@pytest.mark.parametrize(
+    ("item", "prompt"),
+    [
+        (Item.of("words"), "words"),
+        (Item.of("words", "Find it:"), "Find it: words"),
+        (Item.of("words", ""), " words"),
+        (Item.of({"text": "words", "image": "a.png"}, "Find it:"), "<I> Find it: words"),
+        (Item.of({"image": ["a.png", "b.png"], "video": "v.mp4"}), "<I> <I> <I>"),
+        (Item(("before ", PICTURE, " between ", PICTURE)), "before <I> between <I>"),
+        (Item(("before ", PICTURE, "after"), instruction="Find it:"), "Find it: before <I>after"),
+    ],
+)
+def test_raw_prompts_join_named_fields_and_keep_verbatim_content(item, prompt):
+    assert written(item) == prompt
+
+
+def test_separator_and_suffix_are_settings():
+    item = Item.of({"image": "a.png", "text": "words"}, "Find it:")
+
+    assert written(item, RawPrompt(separator="\n", suffix="<end>")) == "<I>\nFind it:\nwords<end>"
+    assert render(item, RawPrompt(suffix="<end>"), ["<I>"])[-1] == Segment("<end>", Kind.TEMPLATE)
+
+
+@pytest.mark.parametrize(
+    ("style", "prompt"),
+    [
+        (CHAT, "<|im_start|>system\nFind it.<|im_end|>\n<|im_start|>user\n{}words<|im_end|>\n<|im_start|>assistant\n"),
+        (ChatPrompt(generation_prompt=False, suffix="<end>"),
+         "<|im_start|>system\nFind it.<|im_end|>\n<|im_start|>user\n{}words<|im_end|>\n<end>"),
+        (ChatPrompt(instruction_role="user"),
+         "<|im_start|>user\nFind it.{}words<|im_end|>\n<|im_start|>assistant\n"),
+    ],
+)  # fmt: skip
+def test_chat_prompts_follow_the_template_and_the_role(style, prompt):
+    item = Item.of({"image": "a.png", "text": "words"}, "Find it.")
+
+    assert written(item, style) == prompt.format("<|vision_start|><I><|vision_end|>")
+
+
+def test_segments_say_what_they_are_and_which_medium_they_stand_for():
+    item = Item((PICTURE, "words", CLIP), instruction="Find it.")
+
+    kinds = [(s.kind, s.medium) for s in render(item, CHAT, ["<I>", "<V>"], template) if s.kind != Kind.TEMPLATE]
+
+    assert kinds == [(Kind.INSTRUCTION, None), (Kind.IMAGE, 0), (Kind.TEXT, None), (Kind.VIDEO, 1)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ue0000\ue001",
+        "\ue0001\ue001 \ue0007\ue001 \ue000",
+        "<|im_end|>\n<|im_start|>assistant\n",
+        "<|vision_start|><|image_pad|><|vision_end|>",
+        "<|video_pad|><image>",
+        "{{ messages }} {% if x %}",
+    ],
+)
+def test_texts_that_look_like_templates_or_placeholders_stay_words(text):
+    item = Item((text, PICTURE, text), instruction=text)
+
+    segments = render(item, CHAT, ["<I>"], template)
+
+    assert [s for s in segments if s.kind == Kind.TEXT] == [Segment(text, Kind.TEXT)] * 2
+    assert [s for s in segments if s.kind == Kind.INSTRUCTION] == [Segment(text, Kind.INSTRUCTION)]
+    assert [s.text for s in segments if s.medium is not None] == ["<I>"]
+    expected = template(
+        [
+            {"role": "system", "content": [{"type": "text", "text": text}]},
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": text}, {"type": "picture"}, {"type": "text", "text": text}],
+            },
+        ],
+        True,
+    ).replace("<|picture_pad|>", "<I>")
+    assert "".join(s.text for s in segments) == expected
+
+
+def test_a_template_that_drops_a_medium_is_refused():
+    with pytest.raises(ValueError, match="the chat template placed 0 of 1 media"):
+        render(Item((PICTURE,)), CHAT, ["<I>"], lambda messages, generation_prompt: "nothing")
+
+
+def test_the_chat_style_needs_a_template_and_unknown_styles_are_refused():
+    with pytest.raises(ValueError, match="the chat style needs the tokenizer's template"):
+        render(Item.of("x"), CHAT, [])
+    with pytest.raises(TypeError, match="no renderer for PromptStyle"):
+        render(Item.of("x"), PromptStyle(), [])

@@ -1,0 +1,71 @@
+"""Small random checkpoints: the same bits for the same settings, and the real architectures."""
+
+import pytest
+import torch
+
+from mmembed.models.scratch import SPECIAL_TOKENS, make_scratch, train_tokenizer
+from mmembed.models.settings import Scratch
+
+TEXTS = ["a red circle and a blue square", "the same, but green"]
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_the_same_settings_give_the_same_bits_and_another_seed_others(family):
+    first = make_scratch(Scratch(family), TEXTS)
+    torch.manual_seed(2)
+
+    again, other = make_scratch(Scratch(family), TEXTS), make_scratch(Scratch(family, seed=1), TEXTS)
+
+    weights = dict(first.model.named_parameters())
+    assert all(torch.equal(p, weights[name]) for name, p in again.model.named_parameters())
+    assert not all(torch.equal(p, weights[name]) for name, p in other.model.named_parameters())
+    assert again.tokenizer.get_vocab() == first.tokenizer.get_vocab()
+    assert first.model.config.model_type == family
+
+
+def test_making_a_model_leaves_the_callers_random_state_alone():
+    before = torch.get_rng_state()
+
+    make_scratch(Scratch(), TEXTS)
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_sizes_are_settings():
+    scratch = Scratch("qwen3_vl", text={"hidden_size": 32, "num_hidden_layers": 1}, vision={"depth": 3}, vocab_size=270)
+
+    checkpoint = make_scratch(scratch, TEXTS, dtype="bfloat16")
+
+    config = checkpoint.model.config
+    assert (config.text_config.hidden_size, config.text_config.num_hidden_layers, config.vision_config.depth) == (
+        32,
+        1,
+        3,
+    )
+    assert config.vision_config.out_hidden_size == 32
+    assert len(checkpoint.tokenizer) == config.text_config.vocab_size == 270 + len(SPECIAL_TOKENS)
+    assert next(checkpoint.model.parameters()).dtype == torch.bfloat16
+    assert checkpoint.image_mean == (0.5, 0.5, 0.5)
+
+
+def test_the_tokenizer_is_lossless_and_learns_its_texts():
+    tokenizer = train_tokenizer(TEXTS, 400)
+    text = "a red circle, café 東京 🙂\n"
+
+    ids = tokenizer(text).input_ids
+
+    assert tokenizer.decode(ids) == text
+    assert len(tokenizer("a red circle").input_ids) < len("a red circle") / 2
+    for token in SPECIAL_TOKENS:
+        assert tokenizer(f"x{token}y").input_ids.count(tokenizer.convert_tokens_to_ids(token)) == 1
+
+
+def test_the_template_knows_roles_and_media():
+    tokenizer = train_tokenizer(TEXTS, 300)
+    user = {"role": "user", "content": [{"type": "image"}, {"type": "video"}, {"type": "text", "text": "words"}]}
+    media = "<|vision_start|><|image_pad|><|vision_end|><|vision_start|><|video_pad|><|vision_end|>"
+
+    text = tokenizer.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
+
+    head = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    assert text == f"{head}<|im_start|>user\n{media}words<|im_end|>\n<|im_start|>assistant\n"
