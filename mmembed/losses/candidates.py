@@ -36,16 +36,23 @@ def duplicate_mask(candidates: Candidates) -> Tensor:
     """True ``[B, N]`` where a target has the content of the query's positive, or answers a query of equal content."""
     own = candidates.target_keys[candidates.labels]
     same_target = candidates.target_keys[None, :] == own[:, None]
-    answers = candidates.labels[candidates.owner] == torch.arange(len(candidates.owner), device=candidates.owner.device)
     same_query = candidates.query_keys[candidates.owner][None, :] == candidates.query_keys[:, None]
-    return _keep_own(same_target | (same_query & answers[None, :]), candidates.labels)
+    return _keep_own(same_target | (same_query & _answers(candidates)[None, :]), candidates.labels)
 
 
 def class_mask(candidates: Candidates) -> Tensor:
-    """True ``[B, N]`` where a target came with a query of the same class; pairs without a class mask nothing."""
+    """True ``[B, N]`` where a target answers a query of the same class; pairs without a class mask nothing.
+
+    Hard negatives stay: what is wrong for a query is wrong for its class.
+    """
     classes = candidates.classes
     same = classes[candidates.owner][None, :] == classes[:, None]
-    return _keep_own(same & (classes >= 0)[:, None], candidates.labels)
+    return _keep_own(same & (classes >= 0)[:, None] & _answers(candidates)[None, :], candidates.labels)
+
+
+def _answers(candidates: Candidates) -> Tensor:
+    """Which targets are the positive of the query they came with ``[N]``."""
+    return candidates.labels[candidates.owner] == torch.arange(len(candidates.owner), device=candidates.owner.device)
 
 
 def _keep_own(mask: Tensor, labels: Tensor) -> Tensor:

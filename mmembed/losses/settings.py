@@ -32,7 +32,7 @@ class Contrastive(ObjectiveSettings):
     mask_duplicates: bool = True
     """A target equal to the positive, or the positive of an equal query, is no negative."""
     mask_classes: bool = False
-    """The targets of pairs with the same class_id are no negatives."""
+    """The positives of pairs with the same class_id are no negatives."""
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
