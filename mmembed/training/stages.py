@@ -152,7 +152,10 @@ def _load_best(module: EmbedderModule, directory: Path) -> None:
 
 @contextmanager
 def _without_lightning_advice() -> Iterator[None]:
-    """Silence what Lightning says about workers and hardware: the recipe has decided both."""
+    """Silence what Lightning says about workers, hardware and validation, which the recipe has decided.
+
+    Also that a checkpoint holds the state after a step: it is the one to go on from.
+    """
     talkers = [logging.getLogger(name) for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch")]
     levels = [talker.level for talker in talkers]
     for talker in talkers:
@@ -160,6 +163,8 @@ def _without_lightning_advice() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        warnings.filterwarnings("ignore", message=".*validation_step.* but have no .val_dataloader.*")
+        warnings.filterwarnings("ignore", message=".*no pre-optimization state was saved.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         yield
     for talker, level in zip(talkers, levels, strict=True):
