@@ -93,7 +93,8 @@ def logged(run, stage, name):
 def test_help_teaches_without_torch(option, words):
     code = (
         f"import runpy, sys\nsys.argv = ['train.py', '{option}']\n"
-        "try: runpy.run_path('scripts/train.py', run_name='__main__')\nexcept SystemExit as ended: assert not ended.code\n"
+        "try: runpy.run_path('scripts/train.py', run_name='__main__')\n"
+        "except SystemExit as ended: assert not ended.code\n"
         "assert 'torch' not in sys.modules, 'torch was imported'"
     )
 
@@ -132,7 +133,7 @@ def test_a_recipe_is_found_by_path_or_name(config):
 @pytest.mark.parametrize(
     "change, options, message",
     [
-        (("log_every", "log_evry"), [], "stages.first.log_evry: expected a setting of Stage, got 'log_evry'; did you mean"),
+        (("log_every", "log_evry"), [], "stages.first.log_evry: expected a setting of Stage, got 'log_evry'"),
         (("name: tiny", "name: tiny\nname: again"), [], "line 3: name: expected each key once"),
         (("steps: 3", "steps: three"), [], "'three'"),
         (("demo/motion.jsonl", "demo/motions.jsonl"), [], "motions.jsonl: expected a prepared table, got no such file"),

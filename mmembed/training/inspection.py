@@ -1,0 +1,137 @@
+"""What a training step contains, token for token, read from the very batch that the model gets."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmembed.data.settings import Source
+from mmembed.models.prompts import Kind
+from mmembed.models.sequence import Batch
+from mmembed.training.batches import TrainingBatch
+
+MEDIA = (Kind.IMAGE, Kind.VIDEO)
+AXES = ("time", "height", "width")
+
+
+@dataclass(frozen=True)
+class Span:
+    """Tokens of one kind that follow each other; those of media are one word, ``repeats`` times."""
+
+    kind: Kind
+    words: tuple[str, ...]
+    repeats: int = 1
+
+
+@dataclass(frozen=True)
+class RowView:
+    """A row as the model sees it: its spans, tokens, and the range of its positions on each axis."""
+
+    spans: tuple[Span, ...]
+    tokens: int
+    positions: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class PairView:
+    """A pair of the step.
+
+    Args:
+        source: of the mixture.
+        query_id: name of the query.
+        query: its row.
+        targets: its positive, then its hard negatives.
+        masked: which targets of the step, by number, are no negatives of the query though they are not its own.
+    """
+
+    source: str
+    query_id: str
+    query: RowView
+    targets: tuple[RowView, ...]
+    masked: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ChunkView:
+    """A chunk: its rows, tokens, distinct media, and the share of computed tokens that are padding."""
+
+    rows: int
+    tokens: int
+    media: int
+    padding: float
+
+
+@dataclass(frozen=True)
+class SourceShare:
+    """Rows that a source gave to some steps, and the rows that its weight says."""
+
+    source: str
+    weight: float
+    rows: int
+    expected: float
+
+
+def view_pairs(batch: TrainingBatch, tokenizer: Any, masked: Tensor | None) -> list[PairView]:
+    """The pairs of a step in order.
+
+    Args:
+        batch: the step.
+        tokenizer: decodes single tokens.
+        masked: ``[B, N]`` True where a target is left out of a query's comparison; None masks nothing.
+    """
+    rows = [row for chunk in batch.chunks for row in view_rows(chunk, tokenizer)]
+    owner = batch.candidates.owner
+    views = []
+    for i, (source, query_id) in enumerate(zip(batch.sources, batch.query_ids, strict=True)):
+        own = batch.target_rows[owner == i].tolist()
+        out = [] if masked is None else masked[i].nonzero()[:, 0].tolist()
+        query = rows[int(batch.query_rows[i])]
+        views.append(PairView(source, query_id, query, tuple(rows[row] for row in own), tuple(out)))
+    return views
+
+
+def view_rows(chunk: Batch, tokenizer: Any) -> list[RowView]:
+    """The rows of a chunk in order."""
+    lengths = chunk.lengths.tolist()
+    rows = []
+    flat = (torch.split(tensor, lengths, dim=-1) for tensor in (chunk.ids, chunk.kinds, chunk.positions))
+    for ids, kinds, positions in zip(*flat, strict=True):
+        low, high = positions.amin(dim=1).tolist(), positions.amax(dim=1).tolist()
+        ranges = {axis: (low[i], high[i]) for i, axis in enumerate(AXES)}
+        rows.append(RowView(tuple(_spans(ids, kinds, tokenizer)), len(ids), ranges))
+    return rows
+
+
+def view_chunks(batch: TrainingBatch) -> list[ChunkView]:
+    """The chunks of a step in order."""
+    views = []
+    for chunk in batch.chunks:
+        tokens, computed = int(chunk.lengths.sum()), len(chunk) * int(chunk.lengths.max())
+        views.append(ChunkView(len(chunk), tokens, len(chunk.grids), 1 - tokens / computed))
+    return views
+
+
+def shares(sources: Mapping[str, Source], composition: Counter[str]) -> list[SourceShare]:
+    """The rows of each source beside what the weights say, for :meth:`mmembed.data.sampler.Sampler.composition`."""
+    weights, rows = sum(source.weight for source in sources.values()), composition.total()
+    return [
+        SourceShare(name, source.weight, composition[name], rows * source.weight / weights)
+        for name, source in sources.items()
+    ]
+
+
+def _spans(ids: Tensor, kinds: Tensor, tokenizer: Any) -> list[Span]:
+    # tokens one by one: decoded together they would not show where one ends
+    words = [tokenizer.decode([token]) for token in ids.tolist()]
+    spans = []
+    for kind, group in groupby(zip(kinds.tolist(), words, strict=True), key=lambda pair: pair[0]):
+        found = tuple(word for _, word in group)
+        if kind in MEDIA:
+            spans += [Span(Kind(kind), (word,), len(list(same))) for word, same in groupby(found)]
+        else:
+            spans.append(Span(Kind(kind), found))
+    return spans
