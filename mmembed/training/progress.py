@@ -1,6 +1,5 @@
 """Training progress with the time left: a bar on a terminal, a line now and then elsewhere."""
 
-import sys
 import time
 from typing import Any
 
@@ -8,7 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-SECONDS_BETWEEN_LINES = 30.0
+from mmembed.progress import SECONDS_BETWEEN_LINES, clock
 
 
 class TrainingProgress(Callback):  # type: ignore[misc]
@@ -17,7 +16,7 @@ class TrainingProgress(Callback):  # type: ignore[misc]
     def __init__(self, name: str, steps: int) -> None:
         self.name = name
         self.steps = steps
-        self._console = Console(file=sys.stderr)
+        self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._started = self._said = 0.0
@@ -45,7 +44,7 @@ class TrainingProgress(Callback):  # type: ignore[misc]
             self._bar.update(self._task, completed=step, note=note)
         elif now - self._said >= SECONDS_BETWEEN_LINES or step == self.steps:
             self._said = now
-            left = time.strftime("%H:%M:%S", time.gmtime(pace * (self.steps - step)))
+            left = clock(pace * (self.steps - step))
             self._console.print(f"train {self.name}: step {step}/{self.steps}  {note}  {left} left", highlight=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
