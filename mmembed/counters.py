@@ -1,7 +1,7 @@
 """Work counters: exact counts of work done, which tests assert where seconds would lie.
 
 Names in use: ``tower_forwards`` (media through a vision tower), ``language_rows`` and ``language_tokens`` (real ones),
-``padded_tokens`` (tokens computed, padding included), ``media_decoded``, ``cache_hits`` (items whose embedding was there),
+``padded_tokens`` (tokens computed, padding included), ``media_decoded``, ``cache_hits`` (embeddings already known),
 ``score_bytes`` (of similarities computed) and ``sampler_operations``.
 """
 

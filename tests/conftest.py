@@ -22,6 +22,8 @@ FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 # large random weights: at the libraries' initial scale every input would have nearly the same embedding
 LOUD = {"initializer_range": 0.3}
+# two fed layers, and a third layer of the language model so that both reach the last token
+DEEP = {"qwen3_vl": ({"num_hidden_layers": 3}, {"deepstack_visual_indexes": [0, 1]})}
 WORDS = ["a red circle", "the same, but blue", "Represent the given image.", "describe the clip", "system user"]
 
 
@@ -96,8 +98,9 @@ def scratch_settings():
     """Settings of a small random model of a family, with its own chat template and positions."""
 
     def make(family, *, prompt=None, pooler=None, **backbone):
+        text, vision = DEEP.get(family, ({}, {}))
         given = {
-            "scratch": Scratch(family, text=dict(LOUD), vision=dict(LOUD)),
+            "scratch": Scratch(family, text=LOUD | text, vision=LOUD | vision),
             "min_side": 0,
             "resize": "torchvision",
             "media": MediaSettings(alpha="white", sampling=AllFrames()),

@@ -31,7 +31,9 @@ _VISION: dict[str, dict[str, Any]] = {
     },
     "qwen3_vl": {
         "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 16,
-        "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1],
+        "num_position_embeddings": 64,
+        # of two language layers only the first can hand on what it is fed: the last token never looks at its own layer's
+        "deepstack_visual_indexes": [0],
     },
 }  # fmt: skip
 # the name each family gives to the width that the tower hands to the language model
