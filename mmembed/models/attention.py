@@ -1,6 +1,6 @@
 """Attention kernels registered with transformers.
 
-The stock vision towers loop over pictures, one small kernel each. ``segments_flash_sdpa`` computes all segments of equal
+The stock vision towers loop over pictures, one small kernel each. ``segments_flash_sdpa`` computes all segments of one
 length in one call of scaled dot-product attention: the same sums in the same order, with fewer and larger kernels. Its
 name holds "flash" because that is how transformers decides to hand a tower's segments over whole.
 """
@@ -45,7 +45,7 @@ def segment_attention(
     """
     starts, lengths = cu_seq_lens_q[:-1].long(), cu_seq_lens_q.diff()
     output = torch.empty_like(query[0].transpose(0, 1))
-    for size in lengths.unique().tolist():
+    for size in torch.unique(lengths).tolist():
         tokens = starts[lengths == size][:, None] + torch.arange(size, device=query.device)
         # the segments of one length as a batch: [S, heads, size, d]
         q, k, v = (t[0][:, tokens].transpose(0, 1) for t in (query, key, value))

@@ -1,0 +1,67 @@
+"""The demo as a person runs it: from nothing to a report, and a second time for free."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).resolve().parents[2]
+TASKS = ("image_to_caption", "caption_to_image", "question", "video_to_caption")
+
+pytestmark = pytest.mark.acceptance
+
+
+def run_demo(folder, *options):
+    command = [sys.executable, str(ROOT / "scripts/demo.py"), "--data-root", str(folder / "data"), *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_quick_demo_walks_the_whole_path_and_a_second_call_does_nothing_again(tmp_path):
+    said = run_demo(tmp_path, "--quick")
+
+    output = tmp_path / "runs/demo-quick"
+    scores = json.loads((output / "scores.json").read_text())
+    assert "drawn: " in said
+    assert "\ntrained: " in said
+    assert sorted(scores["tasks"]) == sorted(TASKS)
+    assert scores["partial"] is False
+    assert (output / "final/embedder.yaml").is_file()
+    page = BeautifulSoup((output / "report.html").read_text(), "html.parser")
+    assert len(page.find_all("img")) >= 10
+
+    stamps = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
+    again = run_demo(tmp_path, "--quick")
+
+    assert "there already: " in again
+    assert "already trained: " in again
+    assert all(name in again for name in TASKS)
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == stamps
+
+
+def test_another_seed_draws_and_trains_anew(tmp_path):
+    run_demo(tmp_path, "--quick")
+
+    said = run_demo(tmp_path, "--quick", "--seed", "1")
+
+    assert "drawn: " in said
+    assert "\ntrained: " in said
+
+
+def test_the_demo_passes_its_own_examination(tmp_path):
+    run_demo(tmp_path)
+
+    scores = json.loads((tmp_path / "runs/demo/scores.json").read_text())["tasks"]
+    for name in TASKS:
+        task = scores[name]
+        print(name, task["score"], task["chance"], task["blind"])
+        assert task["queries"] >= 200
+        assert task["score"] >= 3 * task["chance"], name
+        assert task["score"] - task["blind"] >= 0.3, name
+        assert task["score"] >= 0.8, name
