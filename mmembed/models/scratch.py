@@ -32,7 +32,7 @@ _VISION: dict[str, dict[str, Any]] = {
     "qwen3_vl": {
         "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 16,
         "num_position_embeddings": 64,
-        # of two language layers only the first can hand on what it is fed: the last token never looks at its own layer's
+        # of two language layers only the first can hand on what it is fed
         "deepstack_visual_indexes": [0],
     },
 }  # fmt: skip
