@@ -1,0 +1,37 @@
+"""Settings, items and recipes are read without the libraries that compute."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "transformers", "lightning", "av", "datasets", "peft", "matplotlib"}
+IMPORT_AND_LIST = """
+import importlib, json, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print(json.dumps(list(sys.modules)))
+"""
+
+
+def modules_after(*names):
+    command = [sys.executable, "-c", IMPORT_AND_LIST, *names]
+    return set(json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout))
+
+
+def test_settings_items_and_recipe_import_without_torch():
+    files = sorted((ROOT / "mmembed").rglob("settings.py"))
+    names = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
+
+    loaded = modules_after(*names, "mmembed.items", "mmembed.recipe")
+
+    assert len(names) >= 6
+    assert loaded >= set(names)
+    assert not loaded & HEAVY
+
+
+def test_the_package_itself_imports_nothing_but_itself():
+    loaded = {name for name in modules_after("mmembed") if name.split(".")[0] == "mmembed"}
+
+    assert loaded == {"mmembed"}
