@@ -75,6 +75,11 @@ def fingerprint(*parts: str | bytes) -> str:
     return digest.hexdigest()
 
 
+def bytes_fingerprint(data: bytes) -> str:
+    """32 hex digits that name these bytes; a file of the same bytes has the same name."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
 def file_fingerprint(path: Path | str) -> str:
     """32 hex digits that name the bytes of a file."""
     with Path(path).open("rb") as handle:

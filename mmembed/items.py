@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
 
 from mmembed.errors import InputError, nearest
-from mmembed.files import file_fingerprint, fingerprint
+from mmembed.files import bytes_fingerprint, file_fingerprint, fingerprint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +59,7 @@ class Region:
                     remedy="give the two corners",
                 )
             x0, y0, x1, y1 = self.box
-            if x1 <= x0 or y1 <= y0:
+            if not (x0 < x1 and y0 < y1):
                 raise InputError("region.box", expected="x0 < x1 and y0 < y1", got=self.box, remedy="order the corners")
         for point in self.points:
             if len(point) != 3 or point[2] not in (0, 1):
@@ -340,7 +340,7 @@ class Pair:
 def source_fingerprint(source: "ImageSource | VideoSource") -> str:
     """Names the bytes behind a source: of a file, of every frame of a folder, or of an open picture's pixels."""
     if isinstance(source, bytes):
-        return fingerprint(source)
+        return bytes_fingerprint(source)
     if isinstance(source, tuple):
         return fingerprint(*(source_fingerprint(frame) for frame in source))
     if isinstance(source, str | Path):
@@ -366,6 +366,10 @@ def _item_of_dict(value: Mapping[str, Any]) -> Item:
     _refuse_unknown(value, _DICT_KEYS, "item")
     instruction = value.get("instruction")
     if value.get("content") is not None:
+        if not isinstance(value["content"], list | tuple):
+            raise InputError(
+                "item.content", expected="a list of parts", got=type(value["content"]).__name__, remedy="use [...]"
+            )
         parts = tuple(p if isinstance(p, str | Image | Video | Page) else _only_part(p) for p in value["content"])
         return Item(parts, instruction=instruction)
     content: list[Part] = []

@@ -43,6 +43,8 @@ class Embedder(nn.Module):
         self.pooler = settings.pooler.build()
         if settings.lora is not None and not self.has_adapter:
             add_lora(self.backbone.model, settings.lora)
+        self.trainable = frozenset(name for name, p in self.named_parameters() if p.requires_grad)
+        """Names of the parameters that training may change: all, or an adapter's."""
 
     @property
     def has_adapter(self) -> bool:
@@ -61,13 +63,7 @@ class Embedder(nn.Module):
 
     def prepare(self, items: Sequence[Item], side: Side) -> list[Row]:
         """Decode, render and tokenize items; an error names the item's place in ``items``."""
-        rows = []
-        for i, item in enumerate(items):
-            try:
-                rows.append(self.backbone.preprocessor(item, side))
-            except InputError as error:
-                raise error.within(f"item {i}") from error
-        return rows
+        return [self._row(i, item, side) for i, item in enumerate(items)]
 
     def cache_media(self, max_bytes: int) -> None:
         """Keep up to ``max_bytes`` of prepared media in memory (each process its own)."""
@@ -191,16 +187,19 @@ class Embedder(nn.Module):
         except InputError as error:
             raise error.within(f"item {i}") from error
 
+    def _row(self, i: int, item: Item, side: Side) -> Row:
+        try:
+            return self.backbone.preprocessor(item, side)
+        except InputError as error:
+            raise error.within(f"item {i}") from error
+
     def _windows(
         self, numbered: Iterable[tuple[int, Item]], side: Side, tokens: int
     ) -> Iterator[list[tuple[int, Row]]]:
         window: list[tuple[int, Row]] = []
         held = 0
         for i, item in numbered:
-            try:
-                row = self.backbone.preprocessor(item, side)
-            except InputError as error:
-                raise error.within(f"item {i}") from error
+            row = self._row(i, item, side)
             window.append((i, row))
             held += len(row)
             if held >= tokens:

@@ -7,7 +7,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from mmembed.errors import DivergenceError
+from mmembed.errors import DivergenceError, InputError, nearest
 from mmembed.losses.objectives import ContrastiveObjective
 from mmembed.losses.settings import ObjectiveSettings
 from mmembed.models.embedder import Embedder
@@ -80,8 +80,8 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         optimizer.zero_grad()
         loss, rep, logs = self.gradients(batch)
-        self._check_finite(loss, rep, batch)
         norm = self._clip()
+        self._check_finite(loss, norm, rep, batch)
         optimizer.step()
         schedule.step()
         tokens = sum(int(chunk.lengths.sum()) for chunk in batch.chunks)
@@ -139,30 +139,34 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         trainable = [p for p in self.embedder.parameters() if p.grad is not None]
         return torch.nn.utils.clip_grad_norm_(trainable, float("inf") if limit is None else limit)
 
-    def _check_finite(self, loss: Tensor, rep: Rep, batch: TrainingBatch) -> None:
-        if bool(torch.isfinite(loss)):
+    def _check_finite(self, loss: Tensor, norm: Tensor, rep: Rep, batch: TrainingBatch) -> None:
+        if bool(torch.isfinite(loss)) and bool(torch.isfinite(norm)):
             return
         bad = ~torch.isfinite(rep[EMBEDDING]).all(-1)
         rows = (bad[batch.query_rows] | bad[batch.target_rows[batch.candidates.labels]]).nonzero()[:, 0].tolist()
         named = [f"{batch.sources[i]}:{batch.query_ids[i]}" for i in rows[:8]]
         raise DivergenceError(
-            f"step {batch.step}: expected a finite loss, got {loss.item()}; rows whose embedding is not finite: "
-            f"{', '.join(named) or 'none'}; lower the learning rate or look at these rows"
+            f"step {batch.step}: expected a finite loss and gradient, got loss {loss.item()} and gradient norm "
+            f"{norm.item()}; rows whose embedding is not finite: {', '.join(named) or 'none'}; lower the "
+            "learning rate or look at these rows"
         )
 
 
 def freeze(embedder: Embedder, parts: tuple[str, ...]) -> None:
-    """Stop the named parts of the backbone from training.
+    """Let train what the embedder was built to train, except the named parts of its backbone.
 
     Raises:
-        ValueError: a name that no parameter begins with.
+        InputError: a name that no parameter begins with.
     """
+    for name, parameter in embedder.named_parameters():
+        parameter.requires_grad_(name in embedder.trainable)
+    backbone = dict(embedder.backbone.named_parameters())
     for part in parts:
-        found = [p for name, p in embedder.backbone.named_parameters() if name.startswith(part)]
+        found = [parameter for name, parameter in backbone.items() if name.startswith(part)]
         if not found:
-            heads = sorted({".".join(name.split(".")[:2]) for name, _ in embedder.backbone.named_parameters()})
-            raise ValueError(
-                f"freeze: expected the beginning of a parameter's name, got '{part}'; known: {', '.join(heads)}"
+            heads = sorted({".".join(name.split(".")[:2]) for name in backbone})
+            raise InputError(
+                "freeze", expected="the beginning of a parameter's name", got=f"'{part}'", remedy=nearest(part, heads)
             )
         for parameter in found:
             parameter.requires_grad_(False)
