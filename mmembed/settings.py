@@ -5,6 +5,7 @@ A *part* is a frozen dataclass deriving from :class:`Part`; where a field's type
 """
 
 import dataclasses
+import inspect
 import re
 import types
 import typing
@@ -164,7 +165,8 @@ def check_keys(settings: type, values: Any, where: object, overridden: Sequence[
 
 def subclasses(part: type) -> dict[str, type]:
     """The concrete parts that may stand where ``part`` is asked for, by name."""
-    found = {} if part.__dict__.get("abstract") else {part.__name__: part}
+    is_abstract = part.__dict__.get("abstract", False) or inspect.isabstract(part)
+    found = {} if is_abstract else {part.__name__: part}
     children: list[type] = part.__subclasses__()
     for child in children:
         found |= subclasses(child)
