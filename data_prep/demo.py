@@ -22,7 +22,7 @@ from PIL import ImageDraw
 
 from mmembed.data.tables import write_items, write_pairs
 from mmembed.files import write_json, write_text
-from mmembed.items import Image, Item, Pair, Video
+from mmembed.items import Item, Pair, Video
 from mmembed.progress import track
 
 VERSION = 1
@@ -157,11 +157,14 @@ def make_training(studio: Studio, sizes: Sizes) -> None:
     pairs = list(studio.scenes("train/pair", draw_pair, sizes.pairs))
     clips = list(studio.scenes("train/clip", draw_clip, sizes.clips))
     for name, scenes in (("single", singles), ("pair", pairs)):
-        write_pairs(root / f"{name}_caption.jsonl", (_pair(i, image_query(f), Item.of(s.caption)) for i, (s, f) in enumerate(scenes)))
-        write_pairs(root / f"{name}_image.jsonl", (_pair(i, words_query(s), image_target(f)) for i, (s, f) in enumerate(scenes)))
-        asked = [(ask(f, q), Item.of(a)) for s, f in scenes for q, a in questions(s)]
-        write_pairs(root / f"{name}_question.jsonl", (_pair(i, q, a) for i, (q, a) in enumerate(asked)))
-    write_pairs(root / "motion.jsonl", (_pair(i, clip_query(f), Item.of(s.caption)) for i, (s, f) in enumerate(clips)))
+        captions = [(image_query(path), Item.of(scene.caption)) for scene, path in scenes]
+        pictures = [(words_query(scene), image_target(path)) for scene, path in scenes]
+        answers = [
+            (ask(path, question), Item.of(word)) for scene, path in scenes for question, word in questions(scene)
+        ]
+        for task, rows in (("caption", captions), ("image", pictures), ("question", answers)):
+            write_pairs(root / f"{name}_{task}.jsonl", _numbered(rows))
+    write_pairs(root / "motion.jsonl", _numbered([(clip_query(path), Item.of(scene.caption)) for scene, path in clips]))
 
 
 def make_tests(studio: Studio, sizes: Sizes) -> None:
@@ -268,8 +271,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _pair(number: int, query: Item, target: Item) -> Pair:
-    return Pair(query, (target,), query_id=f"{number:05d}")
+def _numbered(rows: Sequence[tuple[Item, Item]]) -> Iterator[Pair]:
+    return (Pair(query, (target,), query_id=f"{i:05d}") for i, (query, target) in enumerate(rows))
 
 
 def _thing(rng: random.Random) -> tuple[str, str]:

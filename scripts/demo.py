@@ -61,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate(final: Path, output: Path, root: Path) -> int:
     """Evaluate the trained model, and note what the scores belong to."""
-    arguments = ["--model", str(final), "--benchmark", str(BENCHMARK), "--data-root", str(root), "--output", str(output)]
+    places = ["--data-root", str(root), "--output", str(output)]
+    arguments = ["--model", str(final), "--benchmark", str(BENCHMARK), *places]
     code = evaluation.main(arguments)
     if code == 0:
         write_json(output / "evaluated.json", {"key": evaluation_key(output, root)})
@@ -76,7 +77,8 @@ def evaluated(output: Path, root: Path) -> bool:
 
 def evaluation_key(output: Path, root: Path) -> str:
     """Names what an evaluation computes."""
-    return fingerprint(*(file_fingerprint(p) for p in (output / RUN_FILE, root / "demo/demo.json", BENCHMARK)), __version__)
+    files = (output / RUN_FILE, root / "demo/demo.json", BENCHMARK)
+    return fingerprint(__version__, *(file_fingerprint(file) for file in files))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ The uniform rule is the one of VLM2Vec-V2 (arXiv:2507.04590); the frame-rate rul
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from mmembed.errors import InputError, nearest
 from mmembed.settings import Part
@@ -35,6 +35,8 @@ def _refuse_below(least: int, value: int, where: str) -> None:
 @dataclass(frozen=True)
 class FrameSampling(Part, ABC):
     """A rule that picks frames of a clip: a pure function of its length and frame rate."""
+
+    abstract: ClassVar[bool] = True
 
     @abstractmethod
     def indices(self, total: int, fps: float) -> list[int]:

@@ -261,7 +261,8 @@ def test_a_loss_that_is_no_number_stops_before_the_step_and_names_the_rows(pairs
     before = weights_of(module)
 
     with pytest.raises(
-        DivergenceError, match=r"step 0: expected a finite loss, got nan; .*: s:0, s:1, s:2, s:3; lower"
+        DivergenceError,
+        match=r"step 0: expected a finite loss and gradient, got loss nan .*: s:0, s:1, s:2, s:3; lower",
     ):
         fit(module, [batch])
 
@@ -289,6 +290,6 @@ def test_validation_reports_loss_and_hits(pairs, fresh_embedder):
 
 def test_freezing_an_unknown_part_names_the_known_ones(scratch_embedder):
     with pytest.raises(
-        ValueError, match=r"freeze: expected the beginning .*, got 'model\.vision'; known: model\.language_model"
+        ValueError, match=r"freeze: expected the beginning .*, got 'model\.vision'; did you mean 'model\.visual'"
     ):
         freeze(scratch_embedder("qwen2_vl"), ("model.vision",))

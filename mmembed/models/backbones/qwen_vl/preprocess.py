@@ -8,7 +8,7 @@ import torch
 
 from mmembed.errors import InputError
 from mmembed.files import fingerprint
-from mmembed.items import Item, Media, Video
+from mmembed.items import Image, Item, Media, Video
 from mmembed.media.decode import decode
 from mmembed.models.backbones.qwen_vl.pixels import enlarge_tiny, patchify, resize, target_size
 from mmembed.models.backbones.qwen_vl.positions import Run, mrope_positions, sequential_positions
@@ -98,6 +98,11 @@ class QwenVLPreprocessor:
         return found
 
     def _decode(self, medium: Media, key: str) -> _Prepared:
+        if isinstance(medium, Image) and medium.regions:
+            raise InputError(
+                "image.regions", expected="no regions: this model has no region encoder", got=len(medium.regions),
+                remedy="crop the picture, or say in words where to look",
+            )  # fmt: skip
         frames = decode(medium, self.settings.media)
         pictures, g = list(frames.pictures), self.geometry
         is_video = isinstance(medium, Video)

@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from mmembed import Image, Item, Video
+from mmembed import Image, Item, Region, Video
 from mmembed.counters import counting
 from mmembed.errors import InputError
 from mmembed.models.media_cache import MediaCache
@@ -173,3 +173,10 @@ def test_a_checkpoint_without_a_template_cannot_chat(fresh_embedder):
 
     with pytest.raises(InputError, match="item 0: prompt: expected a chat template in the checkpoint, got none"):
         embedder.encode(["x"])
+
+
+def test_regions_are_refused_where_no_encoder_would_read_them(row_of, picture):
+    marked = Image(picture(56, 56), (Region(box=(1, 1, 5, 5)),))
+
+    with pytest.raises(InputError, match=r"image\.regions: expected no regions: .* no region encoder, got 1; crop"):
+        row_of(Item((marked,)))
