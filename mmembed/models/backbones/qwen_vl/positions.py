@@ -30,14 +30,22 @@ def sequential_positions(length: int) -> Tensor:
 def mrope_positions(runs: Sequence[Run]) -> Tensor:
     """``[3, T]``: words count on in all three, a medium's tokens count time, height and width from where it stands."""
     pieces, start = [], 0
-    for run in runs:
-        if run.grid is None:
-            pieces.append(torch.arange(run.length).expand(3, -1) + start)
-            start += run.length
-        else:
-            time, height, width = run.grid
-            steps = (torch.arange(time) * run.time_step).long()
-            axes = torch.meshgrid(steps, torch.arange(height), torch.arange(width), indexing="ij")
-            pieces.append(torch.stack([axis.flatten() for axis in axes]) + start)
-            start += max(height, width)
+    # runs of words are joined first: one tensor for a sentence, not one for each of its tokens
+    for is_words, group in groupby(runs, key=lambda run: run.grid is None):
+        if is_words:
+            length = sum(run.length for run in group)
+            pieces.append(torch.arange(start, start + length).expand(3, -1))
+            start += length
+            continue
+        for run in group:
+            pieces.append(_grid_positions(run) + start)
+            start += max(run.grid[1:]) if run.grid else 0
     return torch.cat(pieces, dim=1)
+
+
+def _grid_positions(run: Run) -> Tensor:
+    """``[3, T]`` of a medium that stands at 0."""
+    time, height, width = run.grid or (0, 0, 0)
+    steps = (torch.arange(time) * run.time_step).long()
+    axes = torch.meshgrid(steps, torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([axis.flatten() for axis in axes])
