@@ -269,6 +269,17 @@ def test_a_loss_that_is_no_number_stops_before_the_step_and_names_the_rows(pairs
     assert all(torch.equal(w.nan_to_num(7), before[name].nan_to_num(7)) for name, w in weights_of(module).items())
 
 
+def test_a_gradient_that_is_no_number_stops_before_the_step(pairs, fresh_embedder):
+    module = module_of(fresh_embedder())
+    before = weights_of(module)
+    module.embedder.backbone.model.language_model.norm.weight.register_hook(lambda gradient: gradient * float("inf"))
+
+    with pytest.raises(DivergenceError, match=r"got loss \d.* and gradient norm (nan|inf); .* not finite: none; lower"):
+        fit(module, [prepared(module, pairs)])
+
+    assert all(torch.equal(weight, before[name]) for name, weight in weights_of(module).items())
+
+
 def test_validation_reports_loss_and_hits(pairs, fresh_embedder):
     module = module_of(fresh_embedder(), Chunks(rows=2))
     held_out = prepared(module, pairs)
@@ -286,6 +297,21 @@ def test_validation_reports_loss_and_hits(pairs, fresh_embedder):
     assert reported["val/hit@1/s"] == reported["val/hit@1"]
     loss, _ = module.objective(embeddings[held_out.query_rows], embeddings[held_out.target_rows], held_out.candidates)
     assert reported["val/loss"] == pytest.approx(loss.item(), rel=1e-4)
+
+
+def test_each_stage_chooses_anew_what_trains(golden, fresh_embedder):
+    whole, adapter = fresh_embedder(), lora_embedder(golden)
+    everything = {name for name, _ in whole.named_parameters()}
+    adapted = {name for name, _ in adapter.named_parameters() if "lora_" in name}
+    for embedder, trainable in ((whole, everything), (adapter, adapted)):
+        freeze(embedder, ("model.visual",))
+        assert trains(embedder) == {name for name in trainable if ".visual." not in name}
+        freeze(embedder, ())
+        assert trains(embedder) == trainable
+
+
+def trains(embedder):
+    return {name for name, parameter in embedder.named_parameters() if parameter.requires_grad}
 
 
 def test_freezing_an_unknown_part_names_the_known_ones(scratch_embedder):
