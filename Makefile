@@ -48,8 +48,12 @@ docs: setup  ## build the pages into docs/_build
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build
 
 test-oldest:  ## the default tests at the lower bounds of setup.cfg
-	sed -nE 's/^    ([A-Za-z0-9_.-]+)(\[[a-z]+\])?>=([0-9.]+).*/\1==\3/p' setup.cfg > .oldest.txt
-	PIP_CONSTRAINT=$(abspath .oldest.txt) $(MAKE) test VENV=.venv-oldest
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=.venv-oldest .venv-oldest/bin/uv pip install --quiet --resolution lowest-direct -e ".[dev]"
+	.venv-oldest/bin/python scripts/link_ffmpeg.py .venv-oldest/ffmpeg
+	touch .venv-oldest/.done
+	$(MAKE) test VENV=.venv-oldest
 
 clean:  ## remove environments and runs
-	rm -rf .venv .venv-oldest .oldest.txt runs docs/_build
+	rm -rf .venv .venv-oldest runs docs/_build

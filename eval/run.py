@@ -4,9 +4,10 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -15,6 +16,7 @@ from mmembed.errors import InputError, nearest
 from mmembed.evaluation.benchmark import Benchmark, read_benchmark
 from mmembed.evaluation.evaluate import evaluate_benchmark
 from mmembed.evaluation.report import table_text, write_report
+from mmembed.progress import PAGE_WIDTH
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 EXAMPLE = "example: python eval/run.py --model runs/demo/final --benchmark demo --output runs/demo/eval"
@@ -63,10 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    # a log has no width of its own
-    Console(width=None if sys.stdout.isatty() else 100).print(table_text(scores, benchmark))
+    show(scores, benchmark)
     print(report)
     return 0
+
+
+def show(scores: Mapping[str, Any], benchmark: Benchmark) -> None:
+    """Print the table of scores; a log has no width of its own."""
+    Console(width=None if sys.stdout.isatty() else PAGE_WIDTH).print(table_text(scores, benchmark))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from rich.console import Console  # noqa: E402
-
 from data_prep import demo as data  # noqa: E402
 from eval import run as evaluation  # noqa: E402
 from mmembed import __version__  # noqa: E402
 from mmembed.errors import InputError  # noqa: E402
 from mmembed.evaluation.benchmark import read_benchmark  # noqa: E402
-from mmembed.evaluation.report import table_text  # noqa: E402
 from mmembed.files import file_fingerprint, fingerprint, write_json  # noqa: E402
 from mmembed.recipe import RUN_FILE, read_recipe, run_recipe  # noqa: E402
 
@@ -51,10 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     print(f"{'trained' if trained else 'already trained'}: {final}")
-    code = 0 if evaluated(output, root) else evaluate(final, output, root)
+    if evaluated(output, root):
+        code = 0
+        evaluation.show(json.loads((output / "scores.json").read_text()), read_benchmark(BENCHMARK))
+    else:
+        code = evaluate(final, output, root)
     if code == 0:
-        scores = json.loads((output / "scores.json").read_text())
-        Console().print(table_text(scores, read_benchmark(BENCHMARK)))
         print(f"{time.monotonic() - started:.0f} s in all; look at {output / 'report.html'}")
     return code
 

@@ -1,5 +1,7 @@
 """Our embeddings of the Qwen-VL families against transformers' own processors and forward, padding and all."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -73,7 +75,9 @@ def library_inputs(family, embedder, items):
 def library_embeddings(family, embedder, items):
     inputs = library_inputs(family, embedder, items)
     kept = {k: v for k, v in inputs.items() if k != "video_metadata"}
-    states = embedder.backbone.model(**kept, use_cache=False).last_hidden_state
+    stock = copy.deepcopy(embedder.backbone.model)
+    stock.visual.config._attn_implementation = "sdpa"
+    states = stock(**kept, use_cache=False).last_hidden_state
     last = inputs["attention_mask"].sum(1) - 1
     return F.normalize(states[torch.arange(len(items)), last].float(), dim=-1)
 

@@ -6,10 +6,14 @@ import PIL.Image
 import pytest
 import torch
 import yaml
+from transformers import AutoModel
 
-from mmembed import Embedder, Image, Item
+from mmembed import Embedder, Image, Item, Page
 from mmembed.counters import counting
 from mmembed.errors import InputError
+from mmembed.media.pages import render_page
+from mmembed.media.settings import MediaSettings
+from mmembed.models.attention import SEGMENTS
 from mmembed.models.settings import ChatPrompt, EmbedderSettings, Lora, MeanToken, QwenVL, RawPrompt, Scratch
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
@@ -87,6 +91,17 @@ def test_one_item_of_any_form_gives_one_row(picture, scratch_embedder):
     assert torch.equal(embedder.encode(Item.of("x")), embedder.encode(["x"]))
 
 
+def test_a_page_embeds_as_the_picture_drawn_from_it(tmp_path, picture, scratch_embedder):
+    embedder = scratch_embedder("qwen2_vl")
+    picture(56, 84).save(tmp_path / "a.pdf", save_all=True, append_images=[picture(84, 56)])
+    second = Page(tmp_path / "a.pdf", page=2, dpi=72)
+
+    vectors = embedder.encode([{"pdf": tmp_path / "a.pdf", "page": 2, "dpi": 72}, render_page(second, MediaSettings())])
+
+    assert torch.equal(vectors[0], vectors[1])
+    assert not torch.allclose(vectors[0], embedder.encode({"pdf": tmp_path / "a.pdf", "dpi": 72})[0], atol=1e-3)
+
+
 def test_the_shared_instruction_goes_to_items_without_their_own(scratch_embedder):
     embedder = scratch_embedder("qwen2_vl")
 
@@ -150,6 +165,14 @@ def test_a_saved_model_opens_to_the_same_bits(family, tmp_path, mixed_items, scr
     written = yaml.safe_load((tmp_path / "run/embedder.yaml").read_text())
     assert written["backbone"]["init_args"]["path"] == "."
     assert written["backbone"]["init_args"]["scratch"] is None
+
+
+def test_transformers_opens_a_saved_model_to_the_same_weights(saved, scratch_embedder):
+    theirs = AutoModel.from_pretrained(saved)
+
+    weights = dict(scratch_embedder("qwen2_vl").backbone.model.named_parameters())
+    assert all(torch.equal(p, weights[name]) for name, p in theirs.named_parameters())
+    assert SEGMENTS not in (saved / "config.json").read_text()
 
 
 def test_a_moved_run_opens_and_saves_again(tmp_path, scratch_embedder):
