@@ -75,7 +75,7 @@ class Stage:
     freeze: tuple[str, ...] = ()
     """Parts that do not train, by the beginning of their parameters' names, e.g. ``model.visual``."""
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
-    """Arithmetic, as Lightning names it. Not ``16-mixed``: cached gradients would be multiplied by its loss scale twice."""
+    """Arithmetic, as Lightning names it. Not ``16-mixed``: cached gradients would meet its loss scale twice."""
     workers: int = 0
     """Processes that prepare batches; the batches do not depend on it."""
     cache_mb: int = 0
