@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmembed import Embedder, __version__
+import mmembed
 from mmembed.data.tables import ItemTable
 from mmembed.errors import InputError
 from mmembed.files import file_fingerprint, fingerprint
 from mmembed.index.embedding_store import EmbeddingStore, Origin, fill, weights_fingerprint
+from mmembed.models.settings import EmbedderSettings
 from mmembed.settings import dump_settings
 
 EXAMPLE = "example: python scripts/embed.py --model runs/demo/final --input items.jsonl --output runs/items"
@@ -20,12 +21,12 @@ EXAMPLE = "example: python scripts/embed.py --model runs/demo/final --input item
 PLACES = ("path", "revision", "adapter", "scratch")
 
 
-def settings_fingerprint(model: Embedder, **call: Any) -> str:
+def settings_fingerprint(settings: EmbedderSettings, **call: Any) -> str:
     """Names everything besides weights and input that the vectors depend on."""
-    values = dump_settings(model.settings)
+    values = dump_settings(settings)
     for place in PLACES:
         values["backbone"]["init_args"].pop(place, None)
-    return fingerprint(json.dumps(values | call, sort_keys=True), __version__)
+    return fingerprint(json.dumps(values | call, sort_keys=True), mmembed.__version__)
 
 
 def check_ids(table: ItemTable) -> None:
@@ -43,12 +44,12 @@ def embed(options: argparse.Namespace) -> str:
     table = ItemTable(options.input)
     check_ids(table)
     overrides = {} if options.dtype is None else {"dtype": options.dtype}
-    model = Embedder.from_pretrained(options.model, profile=options.profile, **overrides)
+    model = mmembed.Embedder.from_pretrained(options.model, profile=options.profile, **overrides)
     origin = Origin(
         model=options.model,
         input=str(options.input),
         weights=weights_fingerprint(model.state_dict()),
-        settings=settings_fingerprint(model, instruction=options.instruction, side=options.side),
+        settings=settings_fingerprint(model.settings, instruction=options.instruction, side=options.side),
         input_fingerprint=file_fingerprint(table.path),
         rows=len(table),
         width=model.width,

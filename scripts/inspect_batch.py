@@ -29,7 +29,6 @@ from mmembed.training.inspection import (  # noqa: E402
     view_chunks,
     view_pairs,
 )
-from mmembed.training.stages import open_training  # noqa: E402
 from scripts.train import find_config  # noqa: E402
 
 EXAMPLE = "example: python scripts/inspect_batch.py --config demo.yaml --stage pairs --step 100 --rows 4 --steps 50"
@@ -96,6 +95,9 @@ def stage_name(recipe: Recipe, wanted: str | None) -> str:
 
 def inspect(options: argparse.Namespace, overrides: Sequence[str], console: Console) -> None:
     """Print what the options ask for."""
+    # takes seconds, which --help and a wrong option need not wait for
+    from mmembed.training.stages import open_training
+
     recipe = read_recipe(find_config(options.config), overrides)
     name = stage_name(recipe, options.stage)
     stage = recipe.stages[name]

@@ -93,7 +93,7 @@ def cases(picture):
         return {
             "text": [Item.of("a red circle, then a blue one")],
             "image": [Item.of({"image": picture(3 * f, 2 * f), "text": "the same"}, "Find it.")],
-            "images": [Item((three[0], " or ", three[1], three[2], "?"))],
+            "images": [Item((three[0], " or ", three[1], three[2], three[0], "?"))],
             "video": [Item.of({"video": Video(frames), "text": "what happens?"})],
             "even video": [Item.of({"video": Video(frames[:4])}, "Describe.")],
             "two videos": [Item((Video(frames), " before ", Video(frames[1:4])))],
