@@ -1,0 +1,152 @@
+"""Time our encoding and training against a plain transformers loop of the same weights, as ratios of one run.
+
+Both must give the same numbers before they are timed, and take turns, so that a busy machine slows both.
+"""
+
+import argparse
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import rich.box  # noqa: E402
+import torch  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from mmembed.counters import counting  # noqa: E402
+from mmembed.errors import InputError, nearest  # noqa: E402
+from mmembed.files import write_json  # noqa: E402
+from scripts.workloads import SIZES, WORKLOADS, Bench, Run, Size  # noqa: E402
+
+TOLERANCE = 1e-5
+
+
+def measure(name: str, size: Size, rounds: int) -> dict[str, Any]:
+    """One workload's entry in the results; the first, untimed round checks equality, counts work and sees memory."""
+    ours, plain = WORKLOADS[name](Bench(size))
+    with counting() as counters, peak_memory() as ours_peak:
+        outcome = ours()
+    with peak_memory() as plain_peak:
+        wanted = plain()
+    difference = float((outcome - wanted).abs().max() / wanted.abs().max().clamp(min=1))
+    if not difference <= TOLERANCE:
+        expected = f"outcomes equal to {TOLERANCE}"
+        raise InputError(name, expected=expected, got=difference, remedy="time only what is equal")
+    times = [(seconds(ours), seconds(plain)) for _ in range(rounds)]
+    columns = {
+        "ours": [own for own, _ in times],
+        "plain": [other for _, other in times],
+        "ratio": [other / own for own, other in times],
+    }
+    return {
+        "workload": name,
+        **{key: median(values) for key, values in columns.items()},
+        "spread": {key: [min(values), max(values)] for key, values in columns.items()},
+        "peak_mb": ours_peak[0],
+        "plain_peak_mb": plain_peak[0],
+        "difference": difference,
+        "counters": dict(counters),
+    }
+
+
+def seconds(run: Run) -> float:
+    """Wall time of one run."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[float]]:
+    """The most memory of the process inside the block, in MiB, looked at every 2 ms."""
+    peak, done = [resident_mb()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            peak[0] = max(peak[0], resident_mb())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
+
+
+def resident_mb() -> float:
+    """Memory of this process now, in MiB (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    versions = {name: version(name) for name in ("torch", "transformers")}
+    return {
+        "system": platform.platform(terse=True),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def results_table(results: Sequence[dict[str, Any]]) -> Table:
+    """The results, a workload a line."""
+    headers = ("workload", "plain s", "ours s", "plain/ours", "range", "plain MiB", "ours MiB")
+    table = Table(*headers, box=rich.box.SIMPLE)
+    for result in results:
+        low, high = result["spread"]["ratio"]
+        numbers = (f"{result['plain']:.3f}", f"{result['ours']:.3f}", f"{result['ratio']:.2f}", f"{low:.2f}-{high:.2f}")
+        table.add_row(result["workload"], *numbers, f"{result['plain_peak_mb']:.0f}", f"{result['peak_mb']:.0f}")
+    return table
+
+
+def chosen(names: str | None) -> list[str]:
+    """The workloads asked for, else all."""
+    wanted = list(WORKLOADS) if names is None else names.split(",")
+    for name in wanted:
+        if name not in WORKLOADS:
+            remedy = nearest(name, WORKLOADS)
+            raise InputError("--workloads", expected="a known workload", got=f"'{name}'", remedy=remedy)
+    return wanted
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 is success, 2 something in the input, or outcomes that differ."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="where the results go")
+    parser.add_argument("--workloads", metavar="A,B", help=f"only these of: {', '.join(WORKLOADS)}")
+    parser.add_argument("--size", choices=SIZES, default="mid", help="of model and inputs (default: mid)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="timed runs of each (default: 5)")
+    options = parser.parse_args(argv)
+    if options.rounds < 1:
+        parser.error(f"argument --rounds: expected 1 or more, got {options.rounds}")
+    results = []
+    try:
+        for name in chosen(options.workloads):
+            results.append(measure(name, SIZES[options.size], options.rounds))
+            write_json(options.output, {"machine": machine(), "size": options.size, "results": results})
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    Console(width=None if sys.stdout.isatty() else 100).print(results_table(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

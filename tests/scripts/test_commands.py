@@ -1,0 +1,33 @@
+"""Every command starts as its users start it, and its help teaches."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = {
+    "scripts/train.py": "--config demo.yaml",
+    "scripts/embed.py": "--model runs/demo/final",
+    "scripts/inspect_batch.py": "--config demo.yaml",
+    "scripts/bench.py": "--workloads",
+    "eval/run.py": "--benchmark demo",
+    "data_prep/demo.py": "--data-root",
+    "data_prep/check.py": "TABLE",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_shows_its_help_from_any_folder(command, tmp_path):
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / command), "--help"],
+        cwd=tmp_path, env=env, capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert COMMANDS[command] in done.stdout
+    assert done.stderr == ""
