@@ -153,8 +153,9 @@ class QwenVLPreprocessor:
         runs: list[Run] = []
         pads = [iter(p.pads) for p in prepared]
         current = 0
-        for token, (start, _) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            while current < len(segments) - 1 and start >= ends[current]:
+        for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            # a token that begins with a separator belongs to the word after it
+            while current < len(segments) - 1 and max(start, end - 1) >= ends[current]:
                 current += 1
             segment = segments[current]
             if segment.medium is not None and token in self._words:

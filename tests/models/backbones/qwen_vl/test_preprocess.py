@@ -180,3 +180,13 @@ def test_regions_are_refused_where_no_encoder_would_read_them(row_of, picture):
 
     with pytest.raises(InputError, match=r"image\.regions: expected no regions: .* no region encoder, got 1; crop"):
         row_of(Item((marked,)))
+
+
+def test_a_token_that_begins_with_the_separator_belongs_to_the_word_after_it(row_of, scratch_embedder, picture):
+    item = Item.of({"image": picture(56, 56), "text": "a red circle"}, "describe the clip")
+
+    row = row_of(item, prompt=RawPrompt())
+
+    tokenizer = scratch_embedder("qwen2_vl", prompt=RawPrompt()).backbone.preprocessor.tokenizer
+    for kind, words in ((Kind.INSTRUCTION, "describe the clip"), (Kind.TEXT, "a red circle")):
+        assert tokenizer.decode(row.ids[row.kinds == kind]).strip() == words
