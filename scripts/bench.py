@@ -9,12 +9,12 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeAlias
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -24,18 +24,19 @@ import rich.box  # noqa: E402
 import torch  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 from mmembed.counters import counting  # noqa: E402
 from mmembed.errors import InputError, nearest  # noqa: E402
 from mmembed.files import write_json  # noqa: E402
-from scripts.workloads import SIZES, WORKLOADS, Bench, Run, Size  # noqa: E402
 
 TOLERANCE = 1e-5
+Run: TypeAlias = Callable[[], Tensor]
+"""Does the work once and gives what it computed."""
 
 
-def measure(name: str, size: Size, rounds: int) -> dict[str, Any]:
+def measure(name: str, ours: Run, plain: Run, rounds: int) -> dict[str, Any]:
     """One workload's entry in the results; the first, untimed round checks equality, counts work and sees memory."""
-    ours, plain = WORKLOADS[name](Bench(size))
     with counting() as counters, peak_memory() as ours_peak:
         outcome = ours()
     with peak_memory() as plain_peak:
@@ -116,31 +117,40 @@ def results_table(results: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def chosen(names: str | None) -> list[str]:
+def chosen(names: str | None, known: Iterable[str]) -> list[str]:
     """The workloads asked for, else all."""
-    wanted = list(WORKLOADS) if names is None else names.split(",")
+    wanted = list(known) if names is None else names.split(",")
     for name in wanted:
-        if name not in WORKLOADS:
-            remedy = nearest(name, WORKLOADS)
+        if name not in known:
+            remedy = nearest(name, known)
             raise InputError("--workloads", expected="a known workload", got=f"'{name}'", remedy=remedy)
     return wanted
+
+
+def bench(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure what the options ask for, written after each workload."""
+    # takes seconds, which --help need not wait for
+    from scripts.workloads import SIZES, WORKLOADS, Bench
+
+    results: list[dict[str, Any]] = []
+    for name in chosen(options.workloads, WORKLOADS):
+        results.append(measure(name, *WORKLOADS[name](Bench(SIZES[options.size])), options.rounds))
+        write_json(options.output, {"machine": machine(), "size": options.size, "results": results})
+    return results
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 is success, 2 something in the input, or outcomes that differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="where the results go")
-    parser.add_argument("--workloads", metavar="A,B", help=f"only these of: {', '.join(WORKLOADS)}")
-    parser.add_argument("--size", choices=SIZES, default="mid", help="of model and inputs (default: mid)")
+    parser.add_argument("--workloads", metavar="A,B", help="only these, e.g. encode_images,train_whole")
+    parser.add_argument("--size", choices=("tiny", "mid"), default="mid", help="of model and inputs (default: mid)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="timed runs of each (default: 5)")
     options = parser.parse_args(argv)
     if options.rounds < 1:
         parser.error(f"argument --rounds: expected 1 or more, got {options.rounds}")
-    results = []
     try:
-        for name in chosen(options.workloads):
-            results.append(measure(name, SIZES[options.size], options.rounds))
-            write_json(options.output, {"machine": machine(), "size": options.size, "results": results})
+        results = bench(options)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

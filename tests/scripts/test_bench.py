@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from scripts import bench
+from scripts import workloads
 from scripts.bench import main, peak_memory
 from scripts.workloads import SIZES, WORKLOADS, Bench
 
@@ -61,7 +61,7 @@ def test_what_is_not_equal_is_not_timed(workload, tmp_path, monkeypatch, capsys)
             with torch.no_grad():
                 self.plain.model.language_model.norm.weight[:3] += 0.5
 
-    monkeypatch.setattr(bench, "Bench", Other)
+    monkeypatch.setattr(workloads, "Bench", Other)
 
     assert main(["--output", str(tmp_path / "b.json"), "--size", "tiny", "--workloads", workload]) == 2
 
