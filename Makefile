@@ -6,8 +6,6 @@ PY := $(BIN)/python
 # torchcodec finds FFmpeg in the libraries that PyAV's wheel brings
 FFMPEG = LD_LIBRARY_PATH=$(abspath $(VENV))/ffmpeg:$$($(PY) -c "import sysconfig; print(sysconfig.get_path('purelib'))")/av.libs
 DATA_ROOT ?= data
-# waiting threads sleep: spinning ones make a busy machine many times slower, and cost a free one nothing measurable
-export OMP_WAIT_POLICY ?= PASSIVE
 QUICK ?=
 
 .DEFAULT_GOAL := help

@@ -142,15 +142,6 @@ def check_keys(settings: type, values: Any, where: object, overridden: Sequence[
         )
     hints = typing.get_type_hints(settings)
     names = [f.name for f in dataclasses.fields(settings)]
-    for f in dataclasses.fields(settings):
-        no_default = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if no_default and f.name not in values and not any(option.split(".")[-1] == f.name for option in overridden):
-            raise InputError(
-                _inside(where, f.name),
-                expected="a value",
-                got="nothing",
-                remedy="give it in the file or as an option",
-            )
     for key, value in values.items():
         here = _inside(where, key)
         if key not in names:
@@ -161,6 +152,15 @@ def check_keys(settings: type, values: Any, where: object, overridden: Sequence[
                 remedy=nearest(str(key), names),
             )
         _check_value(hints[key], value, here, overridden)
+    for f in dataclasses.fields(settings):
+        no_default = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if no_default and f.name not in values and not any(option.split(".")[-1] == f.name for option in overridden):
+            raise InputError(
+                _inside(where, f.name),
+                expected="a value",
+                got="nothing",
+                remedy="give it in the file or as an option",
+            )
 
 
 def subclasses(part: type) -> dict[str, type]:

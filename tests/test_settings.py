@@ -124,7 +124,7 @@ def test_an_override_gives_a_missing_value():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"nam": "x"}, "plan.yaml: name: expected a value, got nothing; give it in the file or as an option"),
+        ({}, "plan.yaml: name: expected a value, got nothing; give it in the file or as an option"),
         ({"name": "x", "mod": 1}, "plan.yaml: mod: expected a setting of Plan, got 'mod'; did you mean 'mode'?"),
         ({"name": "x", "steps": {"a": {"count": 1, "rte": 1}}},
          "plan.yaml: steps.a.rte: expected a setting of Step, got 'rte'; did you mean 'rate'?"),

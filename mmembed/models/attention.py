@@ -44,8 +44,14 @@ def segment_attention(
         ``[1, T, heads, d]`` and no weights.
     """
     starts, lengths = cu_seq_lens_q[:-1].long(), cu_seq_lens_q.diff()
+    sizes = torch.unique(lengths).tolist()
+    if len(sizes) == 1:
+        # the usual case needs no gathering
+        q, k, v = (t[0].view(t.shape[1], -1, sizes[0], t.shape[3]).transpose(0, 1) for t in (query, key, value))
+        output = F.scaled_dot_product_attention(q, k, v, scale=scaling, dropout_p=dropout)
+        return output.transpose(1, 2).flatten(0, 1)[None], None
     output = torch.empty_like(query[0].transpose(0, 1))
-    for size in torch.unique(lengths).tolist():
+    for size in sizes:
         tokens = starts[lengths == size][:, None] + torch.arange(size, device=query.device)
         # the segments of one length as a batch: [S, heads, size, d]
         q, k, v = (t[0][:, tokens].transpose(0, 1) for t in (query, key, value))

@@ -4,34 +4,43 @@ from collections.abc import Sequence
 
 
 def plan_chunks(
-    lengths: Sequence[int], *, max_rows: int | None = None, max_tokens: int | None = None
+    lengths: Sequence[int],
+    *,
+    max_rows: int | None = None,
+    max_tokens: int | None = None,
+    max_padding: float | None = None,
 ) -> list[list[int]]:
-    """Cut rows into chunks by number of rows, by tokens with padding, or both.
+    """Cut rows into chunks by number of rows, by tokens with padding, by the share of padding, or all of these.
 
-    With a token budget the rows are taken from long to short, so that a chunk's rows are of like length and the first
-    chunk is the largest (memory runs out at once or not at all); else in the order given.
+    With a bound on tokens or padding the rows are taken from long to short, so that a chunk's rows are of like length
+    and the first chunk is the largest (memory runs out at once or not at all); else in the order given.
 
     Args:
         lengths: tokens of each row.
         max_rows: most rows in a chunk.
         max_tokens: most tokens in a chunk, each row counted as the longest; one row beyond it is a chunk of its own.
+        max_padding: largest share of a chunk's tokens that is padding.
 
     Returns:
         Indices of the rows of each chunk; each row is in exactly one.
     """
     order = list(range(len(lengths)))
-    if max_tokens is not None:
+    if max_tokens is not None or max_padding is not None:
         order.sort(key=lambda i: -lengths[i])
     chunks: list[list[int]] = []
-    longest = 0
+    longest = real = 0
     for i in order:
-        grown = max(longest, lengths[i])
         rows = len(chunks[-1]) + 1 if chunks else 1
-        full = (max_rows is not None and rows > max_rows) or (max_tokens is not None and grown * rows > max_tokens)
+        padded = max(longest, lengths[i]) * rows
+        full = (
+            (max_rows is not None and rows > max_rows)
+            or (max_tokens is not None and padded > max_tokens)
+            or (max_padding is not None and padded - real - lengths[i] > max_padding * padded)
+        )
         if not chunks or full:
             chunks.append([i])
-            longest = lengths[i]
+            longest = real = lengths[i]
         else:
             chunks[-1].append(i)
-            longest = grown
+            longest, real = max(longest, lengths[i]), real + lengths[i]
     return chunks

@@ -1,5 +1,6 @@
 """The Embedder: items in, unit vectors out; the same object trains, evaluates and ships."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from mmembed.items import Item, ItemLike
 from mmembed.models.adapters import add_lora, save_adapter
 from mmembed.models.backbone import Backbone
 from mmembed.models.chunks import plan_chunks
+from mmembed.models.features import SharedFeatures
 from mmembed.models.media_cache import MediaCache
 from mmembed.models.profiles import load_profile
 from mmembed.models.saved import SETTINGS_FILE, base_of, override, saved_settings
@@ -25,6 +27,9 @@ from mmembed.settings import dump_yaml, read_settings
 
 # rows are prepared and sorted in windows of so many chunks: enough to sort well, little enough to hold
 WINDOW_CHUNKS = 16
+GPU_TOKENS, CPU_TOKENS = 16384, 2048
+MAX_PADDING = 0.2
+"""Largest share of a chunk that is padding when encoding."""
 
 
 class Embedder(nn.Module):
@@ -89,7 +94,7 @@ class Embedder(nn.Module):
         *,
         instruction: str | None = None,
         side: Side = "query",
-        batch_tokens: int = 16384,
+        batch_tokens: int | None = None,
         progress: bool = False,
     ) -> Tensor:
         """Embed items.
@@ -98,8 +103,8 @@ class Embedder(nn.Module):
             items: what :meth:`Item.of` accepts, one or many.
             instruction: for items that bring none.
             side: which side they are on; matters to poolers that treat the sides differently.
-            batch_tokens: most tokens, padding included, that pass through the model together. The vectors do not depend
-                on it.
+            batch_tokens: most tokens, padding included, that pass through the model together; None is 16384 on a GPU
+                and 2048 on a CPU, where more at once is slower. The vectors do not depend on it.
             progress: show a bar with the time left.
 
         Returns:
@@ -111,6 +116,7 @@ class Embedder(nn.Module):
         single = isinstance(items, str | Item | Mapping) or not isinstance(items, Sequence)
         given: Sequence[Any] = [items] if single else items  # type: ignore[assignment]
         made = [self._item(i, value, instruction) for i, value in enumerate(given)]
+        budget = batch_tokens or (GPU_TOKENS if self.device.type == "cuda" else CPU_TOKENS)
         was_training = self.training
         self.eval()
         out = torch.empty(len(made), self.width)
@@ -118,8 +124,8 @@ class Embedder(nn.Module):
         if progress:
             numbered = track(numbered, "encode", total=len(made))
         try:
-            for window in self._windows(numbered, side, batch_tokens * WINDOW_CHUNKS):
-                self._encode_window(window, batch_tokens, out)
+            for window in self._windows(numbered, side, budget * WINDOW_CHUNKS):
+                self._encode_window(window, budget, out)
         finally:
             self.train(was_training)
         return out
@@ -209,14 +215,17 @@ class Embedder(nn.Module):
             yield window
 
     def _encode_window(self, window: list[tuple[int, Row]], batch_tokens: int, out: Tensor) -> None:
-        """Encode each distinct row once and write it to every place it stands at."""
+        """Encode each distinct row and medium once, and write a row's vector to every place it stands at."""
         places: dict[str, list[int]] = {}
         distinct: dict[str, Row] = {}
         for i, row in window:
             places.setdefault(row.fingerprint, []).append(i)
             distinct[row.fingerprint] = row
         names = list(distinct)
-        for chunk in plan_chunks([len(distinct[name]) for name in names], max_tokens=batch_tokens):
+        lengths = [len(distinct[name]) for name in names]
+        seen = Counter(medium.fingerprint for row in distinct.values() for medium in row.media)
+        features = SharedFeatures(self.backbone, only={name for name, times in seen.items() if times > 1})
+        for chunk in plan_chunks(lengths, max_tokens=batch_tokens, max_padding=MAX_PADDING):
             batch = collate([distinct[names[i]] for i in chunk]).to(self.device)
-            for i, vector in zip(chunk, self(batch).cpu(), strict=True):
+            for i, vector in zip(chunk, self(batch, features.of(batch)).cpu(), strict=True):
                 out[places[names[i]]] = vector

@@ -103,7 +103,12 @@ class PairPreparer:
 
     def _cut(self, rows: Sequence[Row]) -> tuple[list[Batch], dict[str, int]]:
         distinct = list({row.fingerprint: row for row in rows}.values())
-        plan = plan_chunks([len(row) for row in distinct], max_rows=self.chunks.rows, max_tokens=self.chunks.tokens)
+        plan = plan_chunks(
+            [len(row) for row in distinct],
+            max_rows=self.chunks.rows,
+            max_tokens=self.chunks.tokens,
+            max_padding=self.chunks.padding,
+        )
         order = [i for chunk in plan for i in chunk]
         places = {distinct[i].fingerprint: place for place, i in enumerate(order)}
         return [collate([distinct[i] for i in chunk]) for chunk in plan], places

@@ -11,45 +11,14 @@ from mmembed.errors import DivergenceError, InputError, nearest
 from mmembed.losses.objectives import ContrastiveObjective
 from mmembed.losses.settings import ObjectiveSettings
 from mmembed.models.embedder import Embedder
-from mmembed.models.sequence import Batch, Features
+from mmembed.models.features import SharedFeatures
+from mmembed.models.sequence import Batch
 from mmembed.training.batches import TrainingBatch
 from mmembed.training.grad_cache import Rep, cached_gradients
 from mmembed.training.optim import make_optimizer, make_schedule
 from mmembed.training.settings import MB, Stage
 
 EMBEDDING = "embedding"
-
-
-class StepFeatures:
-    """A frozen tower's features of one step: each medium passes the tower once, whatever is embedded again."""
-
-    def __init__(self, embedder: Embedder) -> None:
-        self.backbone = embedder.backbone
-        self.known: dict[str, tuple[Tensor, list[Tensor]]] = {}
-
-    def of(self, batch: Batch) -> Features:
-        """The features of the batch's media, those met for the first time computed now."""
-        missing = [i for i, name in enumerate(batch.media) if name not in self.known]
-        if missing:
-            with torch.no_grad():
-                new = self.backbone.vision(select_media(batch, missing))
-            for place, i in enumerate(missing):
-                self.known[batch.media[i]] = (new.maps[place], [layer[place] for layer in new.layers])
-        found = [self.known[name] for name in batch.media]
-        layers = len(found[0][1]) if found else 0
-        return Features([m for m, _ in found], [[extra[k] for _, extra in found] for k in range(layers)])
-
-
-def select_media(batch: Batch, media: list[int]) -> Batch:
-    """A batch with only these of its media, as far as :meth:`Backbone.vision` looks."""
-    if batch.pixels is None or len(media) == len(batch.media):
-        return batch
-    sizes = batch.grids.prod(-1).tolist()
-    pieces = torch.split(batch.pixels, sizes)
-    return Batch(
-        batch.ids, batch.kinds, batch.positions, batch.lengths, batch.is_query,
-        torch.cat([pieces[i] for i in media]), batch.grids[media], batch.slots, [batch.media[i] for i in media],
-    )  # fmt: skip
 
 
 class EmbedderModule(LightningModule):  # type: ignore[misc]
@@ -107,7 +76,8 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
 
     def encoder(self) -> Callable[[Batch], Rep]:
         """Chunk -> Rep for one step; a frozen tower's features are shared by all its chunks and passes."""
-        features = StepFeatures(self.embedder) if self.embedder.backbone.tower_is_frozen else None
+        backbone = self.embedder.backbone
+        features = SharedFeatures(backbone) if backbone.tower_is_frozen else None
 
         def encode(chunk: Batch) -> Rep:
             return {EMBEDDING: self.embedder(chunk, None if features is None else features.of(chunk))}

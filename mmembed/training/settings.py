@@ -42,6 +42,8 @@ class Chunks:
     """Most rows in a chunk; None has no bound."""
     tokens: int | None = None
     """Most tokens in a chunk, padding counted; None has no bound. With it rows of like length share a chunk."""
+    padding: float | None = None
+    """Largest share of a chunk that may be padding, 0.2 for a fifth; None has no bound. Likewise."""
     keep_mb: int = 4096
     """Activations kept between the two passes, in MiB; chunks beyond it are embedded twice."""
 

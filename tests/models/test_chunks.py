@@ -41,3 +41,13 @@ def test_no_rows_give_no_chunks_and_no_budget_one():
     assert plan_chunks([]) == []
     assert plan_chunks([3, 1, 2]) == [[0, 1, 2]]
     assert plan_chunks([3, 1, 2], max_tokens=4) == [[0], [2, 1]]
+
+
+@given(lengths=st.lists(st.integers(1, 20), min_size=1), max_padding=st.sampled_from([0.0, 0.1, 0.3, 0.9]))
+def test_no_chunk_pads_more_than_its_share(lengths, max_padding):
+    chunks = plan_chunks(lengths, max_padding=max_padding)
+
+    assert sorted(i for chunk in chunks for i in chunk) == list(range(len(lengths)))
+    for chunk in chunks:
+        real, padded = sum(lengths[i] for i in chunk), max(lengths[i] for i in chunk) * len(chunk)
+        assert padded - real <= max_padding * padded + 1e-9
