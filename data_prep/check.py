@@ -1,7 +1,6 @@
 """Check a table of pairs or items before it is used: every row read, every medium decoded, every finding named."""
 
 import argparse
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ import rich.table
 from rich.console import Console
 from rich.markup import escape
 
+from mmembed.commands import add_data_root
 from mmembed.data.stores import open_store
 from mmembed.data.tables import ItemTable, PairTable, Table
 from mmembed.errors import InputError
@@ -142,13 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 is a table fit for use, 1 one with errors, 2 one that cannot be opened."""
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
     parser.add_argument("table", metavar="TABLE", help="a .jsonl or .parquet file, or its path below the data root")
-    parser.add_argument(
-        "--data-root",
-        type=Path,
-        default=Path(os.environ.get("MMEMBED_DATA", "data")),
-        metavar="DIR",
-        help="where the prepared data lie (default: $MMEMBED_DATA, else ./data)",
-    )
+    add_data_root(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="check only the first N rows")
     parser.add_argument("--max-characters", type=int, default=32768, metavar="N", help="note longer texts")
     options = parser.parse_args(argv)

@@ -7,7 +7,6 @@ Everything follows from the seed, byte for byte. Pictures are PNG (56 x 28 pixel
 import argparse
 import hashlib
 import json
-import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ import av
 from PIL import Image as Picture
 from PIL import ImageDraw
 
+from mmembed.commands import add_data_root
 from mmembed.data.tables import write_items, write_pairs
 from mmembed.files import write_json, write_text
 from mmembed.items import Item, Pair, Video
@@ -260,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other scenes (default: 0)")
-    parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("MMEMBED_DATA", "data")), metavar="DIR")
+    add_data_root(parser)
     parser.add_argument("--name", default="demo", help="folder under the data root (default: demo)")
     for field, count in vars(Sizes()).items():
         parser.add_argument(f"--{field}", type=int, default=count, metavar="N", help=f"default: {count}")

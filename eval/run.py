@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 import mmembed
+from mmembed.commands import add_data_root
 from mmembed.errors import InputError, nearest
 from mmembed.evaluation.benchmark import Benchmark, read_benchmark
 from mmembed.evaluation.evaluate import evaluate_benchmark
@@ -40,13 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", metavar="NAME", help="how a released checkpoint embeds, e.g. vlm2vec")
     parser.add_argument("--benchmark", required=True, metavar="NAME|PATH", help="eval/benchmarks/NAME.yaml, or a file")
     parser.add_argument("--tasks", metavar="A,B", help="only these tasks; the scores are then marked partial")
-    parser.add_argument(
-        "--data-root",
-        type=Path,
-        default=Path(os.environ.get("MMEMBED_DATA", "data")),
-        metavar="DIR",
-        help="where the prepared data lie (default: $MMEMBED_DATA, else ./data)",
-    )
+    add_data_root(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -28,7 +28,7 @@ class Part:
 jsonargparse.set_parsing_settings(subclasses_enabled=[Part], docstring_parse_attribute_docstrings=True)
 
 
-class _StrictLoader(yaml.SafeLoader):  # type: ignore[misc]
+class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses a repeated key and reads ``5e-5`` as a number, as YAML 1.2 does."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

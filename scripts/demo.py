@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ sys.path.insert(0, str(ROOT))
 from data_prep import demo as data  # noqa: E402
 from eval import run as evaluation  # noqa: E402
 from mmembed import __version__  # noqa: E402
+from mmembed.commands import add_data_root  # noqa: E402
 from mmembed.errors import InputError  # noqa: E402
 from mmembed.evaluation.benchmark import read_benchmark  # noqa: E402
 from mmembed.files import file_fingerprint, fingerprint, write_json  # noqa: E402
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 is success, 2 something in the input."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the same path in a minute or two; scores are meaningless")
-    parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("MMEMBED_DATA", "data")), metavar="DIR")
+    add_data_root(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/demo, or runs/demo-quick")
     parser.add_argument("--seed", type=int, default=0, help="of the data")
     options = parser.parse_args(argv)

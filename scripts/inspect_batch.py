@@ -1,7 +1,6 @@
 """Show what a training step contains, token for token, and how the sources mix."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from rich.text import Text  # noqa: E402
 
+from mmembed.commands import add_data_root  # noqa: E402
 from mmembed.data.sampler import Sampler  # noqa: E402
 from mmembed.errors import InputError, nearest  # noqa: E402
 from mmembed.models.prompts import Kind  # noqa: E402
@@ -128,10 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--step", type=int, default=0, metavar="N", help="which step, from 0 (default: 0)")
     parser.add_argument("--rows", type=int, default=8, metavar="N", help="pairs to show (default: 8)")
     parser.add_argument("--steps", type=int, default=0, metavar="M", help="count the sources over M steps from there")
-    parser.add_argument(
-        "--data-root", type=Path, default=Path(os.environ.get("MMEMBED_DATA", "data")), metavar="DIR",
-        help="where the prepared tables lie (default: $MMEMBED_DATA, else ./data)",
-    )  # fmt: skip
+    add_data_root(parser)
     options, overrides = parser.parse_known_args(argv)
     try:
         inspect(options, overrides, Console(width=None if sys.stdout.isatty() else WIDTH))

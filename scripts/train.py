@@ -1,11 +1,11 @@
 """Train a recipe: a YAML in configs/ (by name) or anywhere (by path), any setting overridden on the command line."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmembed.commands import add_data_root
 from mmembed.errors import DivergenceError, InputError, nearest
 from mmembed.recipe import Recipe, read_recipe, run_recipe
 from mmembed.settings import dump_yaml, make_parser
@@ -40,10 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder of the run (default: runs/NAME of the recipe)"
     )
-    parser.add_argument(
-        "--data-root", type=Path, default=Path(os.environ.get("MMEMBED_DATA", "data")), metavar="DIR",
-        help="where the prepared tables lie (default: $MMEMBED_DATA, else ./data)",
-    )  # fmt: skip
+    add_data_root(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace another run that stands in the folder")
     parser.add_argument("--print_config", action="store_true", help="print the resolved recipe and stop")
     parser.add_argument("--settings-help", action="store_true", help="list every setting of a recipe and stop")
