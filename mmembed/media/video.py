@@ -26,11 +26,18 @@ class Frames:
         pictures: RGB, in order of time.
         indices: number of each picture in the whole clip, from 0.
         fps: frames a second of the clip; 0 for a still picture or page.
+        span: frames of the stretch that the pictures were sampled from.
     """
 
     pictures: tuple[PIL.Image.Image, ...]
     indices: tuple[int, ...]
     fps: float
+    span: int = 1
+
+    @property
+    def seconds_apart(self) -> float:
+        """Mean distance of the pictures if they cover the whole stretch evenly; 0 for a still."""
+        return self.span / self.fps / len(self.pictures) if self.fps else 0.0
 
     @property
     def timestamps_s(self) -> tuple[float, ...]:
@@ -70,7 +77,7 @@ def load_video(video: Video, settings: MediaSettings) -> Frames:
     shown = _shown(video, reader, name)
     picked = _sampling(video, settings).indices(len(shown), reader.fps)
     indices = tuple(shown[position] for position in picked)
-    return Frames(tuple(reader.frames(indices)), indices, reader.fps)
+    return Frames(tuple(reader.frames(indices)), indices, reader.fps, len(shown))
 
 
 def _reader(video: Video, settings: MediaSettings, name: str) -> VideoReader:

@@ -135,3 +135,13 @@ def test_a_file_that_is_no_video_is_named(tmp_path):
 
     with pytest.raises(MediaError, match=r"page\.mp4: expected a video that decodes, got .*; download the file again"):
         load_video(Video(path), DEFAULT)
+
+
+def test_sampled_pictures_know_how_far_apart_they_are(tmp_path):
+    frames = tuple(PIL.Image.new("RGB", (8, 8), (10 * i, 0, 0)) for i in range(8))
+
+    sampled = load_video(Video(frames, num_frames=4), MediaSettings())
+    stretch = load_video(Video(frames, num_frames=2, start_s=2.0, end_s=5.0), MediaSettings())
+
+    assert (sampled.span, sampled.seconds_apart) == (8, 2.0)
+    assert (stretch.span, stretch.seconds_apart) == (4, 2.0)

@@ -122,7 +122,7 @@ class QwenVLPreprocessor:
             words = self._words[g.video_id]
             if g.timestamps:
                 words, pads = self._timed_words(frames.timestamps_s), [tokens] * grid[0]
-        return _Prepared(PreparedMedium(pixels, grid, name), words, tuple(pads), self._time_step(frames.timestamps_s))
+        return _Prepared(PreparedMedium(pixels, grid, name), words, tuple(pads), self._time_step(frames.seconds_apart))
 
     def _timed_words(self, seconds: Sequence[float]) -> str:
         """Each temporal patch behind the mean of its first and last frame's seconds, as Qwen3-VL writes a clip."""
@@ -134,11 +134,10 @@ class QwenVLPreprocessor:
             for i in range(0, len(times), temporal)
         )
 
-    def _time_step(self, seconds: Sequence[float]) -> float:
-        if self.geometry.tokens_per_second is None or len(seconds) < 2:
-            return 1.0
-        gap = (seconds[-1] - seconds[0]) / (len(seconds) - 1)
-        return self.geometry.tokens_per_second * self.geometry.temporal * gap
+    def _time_step(self, seconds_apart: float) -> float:
+        """Positions between two temporal patches: Qwen2.5-VL counts seconds, the others count patches."""
+        rate = self.geometry.tokens_per_second
+        return 1.0 if rate is None or not seconds_apart else rate * self.geometry.temporal * seconds_apart
 
     def _tokenize(self, segments: list[Segment], prepared: list[_Prepared]) -> tuple[list[int], list[int], list[Run]]:
         """Tokenize the whole prompt at once; offsets tell each token's segment, so no token is known by its looks."""
