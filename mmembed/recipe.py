@@ -97,6 +97,8 @@ def run_recipe(recipe: Recipe, output: Path, *, data_root: Path, overwrite: bool
             remedy="choose another --output, or add --overwrite",
         )  # fmt: skip
     output.mkdir(parents=True, exist_ok=True)
+    # from here on the folder is no longer the run it was, whatever happens
+    (output / RUN_FILE).unlink(missing_ok=True)
     write_text(output / RECIPE_FILE, dump_yaml(recipe))
     started = time.monotonic()
     embedder = _train(recipe, output, data_root)

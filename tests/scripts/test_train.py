@@ -258,6 +258,18 @@ def test_a_run_that_diverges_names_the_rows(train, tmp_path, capsys):
     assert not (tmp_path / "run/final").exists()
 
 
+def test_a_run_whose_replacement_failed_is_not_taken_for_done(train, tmp_path, capsys):
+    assert train() == 0
+    assert train("--stages.first.optim.lr", "1e30", "--stages.first.optim.clip_norm", "null", "--overwrite") == 1
+    assert not (tmp_path / "run/run.json").exists()
+
+    capsys.readouterr()
+    assert train() == 0
+
+    assert capsys.readouterr().out.startswith("trained: ")
+    assert (tmp_path / "run/run.json").is_file()
+
+
 def test_a_bad_row_met_in_training_is_named(train, data, tmp_path, config, capsys):
     rows = (data / "demo/single_caption.jsonl").read_text().splitlines()
     (data / "demo/broken.jsonl").write_text("\n".join([rows[0].replace("00000.png", "words.png")] * 2) + "\n")
