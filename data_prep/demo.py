@@ -245,6 +245,8 @@ def clip_query(path: Path) -> Item:
 
 def make_demo(root: Path, seed: int, sizes: Sizes) -> bool:
     """Draw everything under ``root``; False if the same data stand there already."""
+    # a relative media path would be read as one below the table's folder
+    root = root.absolute()
     made = {"seed": seed, "version": VERSION, **vars(sizes)}
     marker = root / "demo.json"
     if marker.is_file() and json.loads(marker.read_text()) == made:

@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -154,3 +155,12 @@ def test_the_marker_says_what_was_drawn(drawn):
     made = json.loads((drawn / "demo.json").read_text())
 
     assert made == {"seed": 0, "version": made["version"], "singles": 6, "pairs": 10, "clips": 6, "tests": 12}
+
+
+def test_a_relative_data_root_is_drawn_alike(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    make_demo(Path("data/demo"), 0, Sizes(4, 4, 4, 4))
+
+    assert len(list(PairTable(Path("data/demo/pair_caption.jsonl")))) == 4
+    assert '"image": "train/pair/00000.png"' in Path("data/demo/pair_caption.jsonl").read_text()
