@@ -16,7 +16,7 @@ pytestmark = pytest.mark.acceptance
 
 
 def run_demo(folder, *options):
-    command = [sys.executable, str(ROOT / "scripts/demo.py"), "--data-root", str(folder / "data"), *options]
+    command = [sys.executable, str(ROOT / "scripts/demo.py"), "--data-root", "data", *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
