@@ -2,7 +2,8 @@
 
 Names in use: ``tower_forwards`` (media through a vision tower), ``language_rows`` and ``language_tokens`` (real ones),
 ``padded_tokens`` (tokens computed, padding included), ``media_decoded``, ``cache_hits`` (embeddings already known),
-``score_bytes`` (of similarities computed) and ``sampler_operations``.
+``score_bytes`` (of similarities computed) and ``sampler_operations``; as the most at one time, ``score_bytes_at_once``
+(of similarities held).
 """
 
 from collections import Counter
@@ -16,6 +17,12 @@ def count(name: str, amount: int = 1) -> None:
     """Add ``amount`` to ``name`` in every open :func:`counting` block of this process."""
     for counter in _open:
         counter[name] += amount
+
+
+def peak(name: str, amount: int) -> None:
+    """Raise ``name`` to ``amount`` where it is lower, in every open :func:`counting` block of this process."""
+    for counter in _open:
+        counter[name] = max(counter[name], amount)
 
 
 @contextmanager

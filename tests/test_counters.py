@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmembed.counters import count, counting
+from mmembed.counters import count, counting, peak
 
 
 def test_work_inside_the_block_is_counted():
@@ -32,3 +32,14 @@ def test_a_failed_block_stops_counting():
     count("a")
 
     assert work["a"] == 0
+
+
+def test_a_peak_is_the_largest_amount_inside_each_block():
+    peak("bytes", 9)
+    with counting() as outer:
+        peak("bytes", 3)
+        with counting() as inner:
+            peak("bytes", 2)
+            peak("bytes", 1)
+
+    assert (inner["bytes"], outer["bytes"]) == (2, 3)

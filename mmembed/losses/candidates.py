@@ -1,6 +1,6 @@
-"""Which targets each query is compared with, and which of them must not count as negatives.
+"""Who is who among the queries and targets of one rank's batch.
 
-Shapes: B queries of a batch, N targets (every positive and hard negative of every query).
+Shapes: B queries, N targets (all positives and hard negatives of these queries), any number of hard negatives each.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -8,52 +8,64 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from mmembed.errors import InputError
+
 
 @dataclass(frozen=True)
 class Candidates:
-    """Who is who among the targets of a batch.
+    """Who is who. A hard negative that a query lacks is absent, never a padding item.
 
     Args:
-        labels: the target that answers each query ``[B]``.
-        owner: the query each target came with ``[N]``.
-        query_keys: content names of the queries as numbers ``[B]``; equal content, equal number.
-        target_keys: content names of the targets ``[N]``.
-        classes: class of each query's pair as a number ``[B]``, -1 without one.
+        owner: the query of this rank that each target came with ``[N]``.
+        positive: whether a target answers its owner ``[N]``; otherwise it is a hard negative of it.
+        query_keys: content of the queries as numbers ``[B]``; equal content, equal number.
+        target_keys: content of the targets ``[N]``.
+        classes: class of each query's pair as a number that is the same on every rank ``[B]``, -1 without one.
+        sources: number of each pair's source in the mixture ``[B]``.
+
+    Raises:
+        InputError: an owner that does not exist, or a query without a positive. Looked for where the tensors are made,
+            on the CPU, for on a GPU the look would make the GPU wait.
     """
 
-    labels: Tensor
     owner: Tensor
+    positive: Tensor
     query_keys: Tensor
     target_keys: Tensor
     classes: Tensor
+    sources: Tensor
+
+    def __post_init__(self) -> None:
+        if self.owner.device.type == "cpu":
+            self._check()
+
+    @property
+    def positives(self) -> Tensor:
+        """The targets that answer their owner, by number ``[P]``."""
+        return self.positive.nonzero()[:, 0]
+
+    @property
+    def labels(self) -> Tensor:
+        """The first positive of each query ``[B]``."""
+        positives = self.positives
+        last = torch.full_like(self.query_keys, len(self.owner))
+        return last.scatter_reduce(0, self.owner[positives], positives, "amin")
 
     def to(self, device: torch.device | str) -> "Candidates":
         """The same on ``device``."""
         return replace(self, **{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
 
-
-def duplicate_mask(candidates: Candidates) -> Tensor:
-    """True ``[B, N]`` where a target has the content of the query's positive, or answers a query of equal content."""
-    own = candidates.target_keys[candidates.labels]
-    same_target = candidates.target_keys[None, :] == own[:, None]
-    same_query = candidates.query_keys[candidates.owner][None, :] == candidates.query_keys[:, None]
-    return _keep_own(same_target | (same_query & _answers(candidates)[None, :]), candidates.labels)
-
-
-def class_mask(candidates: Candidates) -> Tensor:
-    """True ``[B, N]`` where a target answers a query of the same class; pairs without a class mask nothing.
-
-    Hard negatives stay: what is wrong for a query is wrong for its class.
-    """
-    classes = candidates.classes
-    same = classes[candidates.owner][None, :] == classes[:, None]
-    return _keep_own(same & (classes >= 0)[:, None] & _answers(candidates)[None, :], candidates.labels)
-
-
-def _answers(candidates: Candidates) -> Tensor:
-    """Which targets are the positive of the query they came with ``[N]``."""
-    return candidates.labels[candidates.owner] == torch.arange(len(candidates.owner), device=candidates.owner.device)
-
-
-def _keep_own(mask: Tensor, labels: Tensor) -> Tensor:
-    return mask.scatter(1, labels[:, None], False)
+    def _check(self) -> None:
+        queries = len(self.query_keys)
+        outside = self.owner[(self.owner < 0) | (self.owner >= queries)]
+        if len(outside):
+            raise InputError(
+                "candidates.owner", expected=f"one of {queries} queries", got=outside.tolist(),
+                remedy="count the queries of this rank from 0",
+            )  # fmt: skip
+        alone = torch.bincount(self.owner[self.positive], minlength=queries) == 0
+        if bool(alone.any()):
+            raise InputError(
+                "candidates.positive", expected="at least one positive for each query",
+                got=f"none for queries {alone.nonzero()[:, 0].tolist()}", remedy="leave these queries out",
+            )  # fmt: skip

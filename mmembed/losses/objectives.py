@@ -1,79 +1,164 @@
 """Contrastive objectives over the embeddings of a whole batch."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmembed.losses.candidates import Candidates, class_mask, duplicate_mask
+from mmembed.losses.blocks import EXCLUDED, Similarities, logsumexp, partition
+from mmembed.losses.candidates import Candidates
+from mmembed.losses.gather import gather, total, world
+from mmembed.losses.global_batch import GlobalBatch
+from mmembed.losses.negatives import Negatives, Rules, own
+from mmembed.losses.settings import Contrastive, SourceRules
+from mmembed.losses.temperature import Temperatures
 
 
-def infonce(
-    queries: Tensor, targets: Tensor, labels: Tensor, temperature: float, masked: Tensor | None = None
-) -> Tensor:
-    """Cross-entropy of each query over its targets (van den Oord et al. 2018, eq. 4).
+@dataclass(frozen=True)
+class Loss:
+    """The loss of a global batch as one rank sees it.
 
     Args:
-        queries: unit-length embeddings ``[B, D]``.
-        targets: unit-length embeddings ``[N, D]``, positives and negatives of every query.
-        labels: row of ``targets`` that answers each query ``[B]``.
-        temperature: divides the inner product; VLM2Vec uses 0.02.
-        masked: True ``[B, N]`` where a target is left out of a query's comparison; never at its label.
-
-    Returns:
-        The loss of each query ``[B]``, in nats, float32.
-
-    Raises:
-        ValueError: a label points outside ``targets``, or a label is masked.
+        share: this rank's part, a number with gradient; the parts of all ranks sum to the loss.
+        value: the loss over all ranks, a number, detached.
+        per_query: query-to-target loss of this rank's queries ``[B]``, in nats, detached; with each positive on its
+            own, the mean over a query's positives.
+        logs: over all ranks. ``masked``: share of the queries by targets comparisons that masks took out;
+            ``no_negative``: share of queries without any negative; ``temperature``, or one for each source.
     """
-    if len(labels) != len(queries) or int(labels.min()) < 0 or int(labels.max()) >= len(targets):
-        raise ValueError(f"labels: expected {len(queries)} rows of {len(targets)} targets, got {labels.tolist()}")
-    with torch.autocast(queries.device.type, enabled=False):
-        scores = queries.float() @ targets.float().T / temperature
-        if masked is not None:
-            if bool(masked.gather(1, labels[:, None]).any()):
-                raise ValueError("masked: expected no query's own positive, got at least one")
-            scores = scores.masked_fill(masked, float("-inf"))
-        return F.cross_entropy(scores, labels, reduction="none")
+
+    share: Tensor
+    value: Tensor
+    per_query: Tensor
+    logs: dict[str, float]
 
 
-class ContrastiveObjective:
-    """InfoNCE with duplicate and class masks; see :class:`mmembed.losses.settings.Contrastive`."""
+class ContrastiveObjective(nn.Module):
+    """InfoNCE in blocks over all ranks; see :class:`mmembed.losses.settings.Contrastive`.
 
-    def __init__(self, *, temperature: float, both_directions: bool, mask_duplicates: bool, mask_classes: bool) -> None:
-        self.temperature = temperature
-        self.both_directions = both_directions
-        self.mask_duplicates = mask_duplicates
-        self.mask_classes = mask_classes
+    The loss of a query is ``softplus(log-sum-exp of its negatives - log-sum-exp of its positives)``: cross-entropy,
+    accurate also where it is nearly 0, and 0 without negatives. Each rank compares the queries of all ranks with its
+    own targets, and the ranks exchange one number for each query.
 
-    def __call__(self, queries: Tensor, targets: Tensor, candidates: Candidates) -> tuple[Tensor, dict[str, float]]:
-        """Loss of a batch and what to log: in-batch accuracy and the share of comparisons masked.
+    Args:
+        settings: of the objective.
+        rules: of each source by name; their order numbers the sources of :class:`Candidates`.
+    """
+
+    def __init__(self, settings: Contrastive, rules: Mapping[str, SourceRules]) -> None:
+        super().__init__()
+        self.settings = settings
+        self.temperatures = Temperatures(settings.temperature, rules, settings.learn)
+        scopes = [settings.in_batch if rule.in_batch is None else rule.in_batch for rule in rules.values()]
+        classes = [settings.mask_classes if rule.mask_classes is None else rule.mask_classes for rule in rules.values()]
+        self.negatives = Negatives(Rules(scopes, classes), settings.share_negatives, settings.mask_duplicates)
+
+    @property
+    def learning_rate(self) -> float | None:
+        """Learning rate of the learned temperatures; None is the optimiser's."""
+        return None if self.settings.learn is None else self.settings.learn.lr
+
+    def clamp(self) -> None:
+        """Hold the learned temperatures inside their bounds; call it after each optimiser step."""
+        self.temperatures.clamp()
+
+    def excluded(self, candidates: Candidates) -> Tensor:
+        """True ``[B, N]`` where a target of another query, or a hard negative, is no negative of the query.
+
+        What the margin takes out depends on embeddings and is not known here. For one process.
+        """
+        batch = GlobalBatch.of(candidates)
+        queries = batch.queries[batch.own]
+        compared, masked = self.negatives.of_queries(queries, batch.targets, batch.answers)
+        return (~compared | masked) & ~(own(queries, batch.targets) & batch.targets.positive)
+
+    def forward(self, queries: Tensor, targets: Tensor, candidates: Candidates) -> Loss:
+        """The loss of the global batch; every rank must call it, and run its backward pass.
 
         Args:
-            queries: ``[B, D]``.
-            targets: ``[N, D]``.
-            candidates: who is who.
+            queries: unit-length embeddings of this rank's queries ``[B, D]``.
+            targets: unit-length embeddings of its targets ``[N, D]``.
+            candidates: who is who among them.
+
+        Raises:
+            InputError: no rank has a query.
         """
-        masked = self.mask(candidates)
-        per_query = infonce(queries, targets, candidates.labels, self.temperature, masked)
-        loss = per_query.mean()
-        if self.both_directions:
-            loss = (loss + self._backward_direction(queries, targets, candidates, masked)) / 2
-        share = 0.0 if masked is None else float(masked.float().mean())
-        return loss, {"masked": share}
+        with torch.autocast(queries.device.type, enabled=False):
+            dtype = torch.promote_types(queries.dtype, torch.float32)
+            return self._loss(queries.to(dtype), targets.to(dtype), candidates)
 
-    def mask(self, candidates: Candidates) -> Tensor | None:
-        """The union of the masks in use ``[B, N]``, None where none is."""
-        masks = []
-        if self.mask_duplicates:
-            masks.append(duplicate_mask(candidates))
-        if self.mask_classes:
-            masks.append(class_mask(candidates))
-        return torch.stack(masks).any(0) if masks else None
+    def _loss(self, queries: Tensor, targets: Tensor, candidates: Candidates) -> Loss:
+        batch, positives = GlobalBatch.of(candidates), candidates.positives
+        owner = candidates.owner[positives]
+        cosines = (queries[owner] * targets[positives]).sum(1)
+        temperatures = self.temperatures().to(queries)
+        scores = cosines / temperatures[candidates.sources[owner]]
+        found = partition(
+            Similarities(
+                queries=gather(queries, batch.query_counts),
+                targets=targets,
+                temperatures=temperatures,
+                limits=self._limits(cosines, owner, batch),
+                batch=batch,
+            ),
+            self.negatives,
+            both=self.settings.directions[1] > 0,
+            block_rows=self.settings.block_rows,
+        )
+        negatives = logsumexp(gather(found.of_queries[None], [1] * world()), 0)[batch.own]
+        share, per_query = self._towards_targets(scores, owner, negatives, batch)
+        if found.of_positives is not None:
+            losses = softplus(found.of_positives[positives] - scores)
+            share = share + self.settings.directions[1] * losses.sum() / len(batch.answers.owners)
 
-    def _backward_direction(
-        self, queries: Tensor, targets: Tensor, candidates: Candidates, masked: Tensor | None
-    ) -> Tensor:
-        """Each positive over all queries; hard negatives have no query to find and take no part."""
-        own = torch.arange(len(queries), device=queries.device)
-        mask = None if masked is None else masked[:, candidates.labels].T
-        return infonce(targets[candidates.labels], queries, own, self.temperature, mask).mean()
+        comparisons = len(batch.queries.numbers) * batch.target_count
+        without = (negatives < EXCLUDED / 2).sum() / len(batch.queries.numbers)
+        parts = total(torch.stack([share.detach(), (found.masked / comparisons).to(share), without.to(share)]))
+        _, masked, alone, *divisors = torch.cat([parts, temperatures.detach()]).tolist()
+        return Loss(
+            share, parts[0], per_query, {"masked": masked, "no_negative": alone} | self.temperatures.logs(divisors)
+        )
+
+    def _towards_targets(
+        self, scores: Tensor, owner: Tensor, negatives: Tensor, batch: GlobalBatch
+    ) -> tuple[Tensor, Tensor]:
+        """This rank's share of the query-to-target term, and the loss of each of its queries ``[B]``.
+
+        Args:
+            scores: of its positives ``[P]``.
+            owner: their queries ``[P]``.
+            negatives: log-sum-exp over each query's negatives ``[B]``.
+            batch: the global batch, over whose queries or positives the mean runs.
+        """
+        weight = self.settings.directions[0]
+        if self.settings.positives == "log_sum":
+            losses = softplus(negatives - logsumexp_by_owner(scores, owner, len(negatives)))
+            return weight * losses.sum() / len(batch.queries.numbers), losses.detach()
+        losses = softplus(negatives[owner] - scores)
+        per_query = torch.zeros_like(negatives.detach()).index_add(0, owner, losses.detach())
+        per_query = per_query / torch.bincount(owner, minlength=len(negatives))
+        return weight * losses.sum() / len(batch.answers.owners), per_query
+
+    def _limits(self, cosines: Tensor, owner: Tensor, batch: GlobalBatch) -> Tensor | None:
+        """The cosine above which the margin masks a target, for each query of the global batch ``[G]``."""
+        if self.settings.margin is None:
+            return None
+        best = _best(cosines.detach(), owner, batch.own.stop - batch.own.start)
+        return gather(best, batch.query_counts) + self.settings.margin
+
+
+def softplus(gap: Tensor) -> Tensor:
+    """``log(1 + exp(gap))``, accurate at both ends."""
+    return torch.logaddexp(gap, torch.zeros_like(gap))
+
+
+def logsumexp_by_owner(scores: Tensor, owner: Tensor, queries: int) -> Tensor:
+    """Log-sum-exp of the scores ``[P]`` of each owner ``[queries]``; each has at least one."""
+    best = _best(scores.detach(), owner, queries)
+    sums = torch.zeros_like(best).index_add(0, owner, (scores - best[owner]).exp())
+    return best + sums.log()
+
+
+def _best(values: Tensor, owner: Tensor, queries: int) -> Tensor:
+    return values.new_full((queries,), float("-inf")).scatter_reduce(0, owner, values, "amax")

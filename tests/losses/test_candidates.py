@@ -1,55 +1,50 @@
-"""Masks of false negatives against loops over every pair."""
+"""Who is who in a rank's batch."""
 
+from dataclasses import fields, replace
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmembed.losses.candidates import Candidates, class_mask, duplicate_mask
+from mmembed.errors import InputError
 
 
-@st.composite
-def batches(draw):
-    """Queries of a few contents, each with a positive and up to two hard negatives of a few contents."""
-    labels, owner = [], []
-    for query in range(draw(st.integers(1, 6))):
-        labels.append(len(owner))
-        owner += [query] * draw(st.integers(1, 3))
-    few = st.integers(0, 3)
-    numbers = [draw(few) for _ in labels], [draw(few) for _ in owner], [draw(st.integers(-1, 1)) for _ in labels]
-    return Candidates(torch.tensor(labels), torch.tensor(owner), *(torch.tensor(n) for n in numbers))
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_labels_are_the_first_positives(batches, data):
+    candidates = data.draw(batches)
+    targets = list(enumerate(zip(candidates.owner.tolist(), candidates.positive.tolist(), strict=True)))
+
+    firsts = [
+        next(j for j, (owner, positive) in targets if owner == i and positive)
+        for i in range(len(candidates.query_keys))
+    ]
+    assert candidates.labels.tolist() == firsts
 
 
-@settings(max_examples=200, deadline=None)
-@given(candidates=batches())
-def test_duplicates_of_the_positive_and_positives_of_equal_queries_are_masked(candidates):
-    labels, owner = candidates.labels.tolist(), candidates.owner.tolist()
-    queries, targets = candidates.query_keys.tolist(), candidates.target_keys.tolist()
+def test_candidates_move_whole(distinct):
+    moved = distinct(3, hard=1).to("meta")
 
-    mask = duplicate_mask(candidates)
-
-    for i, label in enumerate(labels):
-        for j, owning in enumerate(owner):
-            copy = targets[j] == targets[label]
-            positive_of_equal_query = queries[owning] == queries[i] and labels[owning] == j
-            assert bool(mask[i, j]) == (j != label and (copy or positive_of_equal_query))
+    assert {getattr(moved, field.name).device.type for field in fields(moved)} == {"meta"}
 
 
-@settings(max_examples=200, deadline=None)
-@given(candidates=batches())
-def test_positives_of_the_same_class_are_masked_and_hard_negatives_stay(candidates):
-    labels, owner, classes = (getattr(candidates, name).tolist() for name in ("labels", "owner", "classes"))
+def test_a_query_without_a_positive_is_refused(distinct):
+    message = (
+        r"candidates.positive: expected at least one positive for each query, got none for queries \[1, 2\]; leave"
+    )
 
-    mask = class_mask(candidates)
-
-    for i, label in enumerate(labels):
-        for j, owning in enumerate(owner):
-            same = classes[i] >= 0 and classes[i] == classes[owning]
-            assert bool(mask[i, j]) == (j != label and same and labels[owning] == j)
+    with pytest.raises(InputError, match=message):
+        replace(distinct(3), positive=torch.tensor([True, False, False]))
 
 
-def test_candidates_move_whole():
-    numbers = [torch.tensor([0])] * 5
+@pytest.mark.parametrize("owner", [[0, 1, 3], [-1, 1, 2]])
+def test_an_owner_that_does_not_exist_is_refused(owner, distinct):
+    wrong = [number for number in owner if number not in (0, 1, 2)]
 
-    moved = Candidates(*numbers).to("meta")
+    with pytest.raises(InputError, match=rf"candidates.owner: expected one of 3 queries, got \[{wrong[0]}\]; count"):
+        replace(distinct(3), owner=torch.tensor(owner))
 
-    assert {getattr(moved, name).device.type for name in ("labels", "owner", "query_keys", "target_keys")} == {"meta"}
+
+def test_a_rank_may_have_no_rows(distinct):
+    assert distinct(0).labels.tolist() == []

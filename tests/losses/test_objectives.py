@@ -1,192 +1,257 @@
-"""The contrastive objective against loops over queries and targets."""
+"""The contrastive objective against loops, and its properties."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from mmembed.counters import counting
 from mmembed.errors import InputError
 from mmembed.losses.candidates import Candidates
-from mmembed.losses.objectives import ContrastiveObjective, infonce
-from mmembed.losses.settings import Contrastive, ObjectiveSettings
-
-TEMPERATURE = 0.1
+from mmembed.losses.settings import Contrastive, LearnedTemperature, SourceRules
 
 
-def unit(rows, seed):
-    return F.normalize(torch.randn(rows, 8, generator=torch.Generator().manual_seed(seed)), dim=-1)
+def gradients(loss, *tensors):
+    return torch.autograd.grad(loss, tensors)
 
 
-@pytest.fixture
-def queries():
-    return unit(4, 1)
+def same(ours, other):
+    """Bit-equal losses and gradients of two objectives on the same batch."""
+    return all(torch.equal(a, b) for a, b in zip(ours, other, strict=True))
 
 
-@pytest.fixture
-def targets():
-    return unit(9, 2)
+def everything(objective, queries, targets, candidates):
+    """Loss, loss of each query, and the gradients of the embeddings."""
+    queries, targets = queries.clone().requires_grad_(), targets.clone().requires_grad_()
+    loss = objective(queries, targets, candidates)
+    return loss.value, loss.per_query, *gradients(loss.share, queries, targets)
 
 
-@pytest.fixture
-def candidates():
-    """Four queries with one to three targets each; target 3 repeats the content of the first positive."""
-    return Candidates(
-        labels=torch.tensor([0, 2, 5, 6]),
-        owner=torch.tensor([0, 0, 1, 1, 1, 2, 3, 3, 3]),
-        query_keys=torch.tensor([10, 11, 12, 10]),
-        target_keys=torch.tensor([1, 2, 3, 1, 5, 6, 7, 8, 9]),
-        classes=torch.tensor([0, 1, 0, -1]),
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_losses_gradients_and_logs_equal_loops(batches, choices, source_rules, twin, unit, data):
+    candidates, chosen, rules = data.draw(batches), data.draw(choices), data.draw(source_rules)
+    seed = data.draw(st.integers(0, 1000))
+    queries = unit(len(candidates.query_keys), seed, dim=4).requires_grad_()
+    targets = unit(len(candidates.owner), seed + 1, dim=4).requires_grad_()
+    slow = twin(candidates, chosen, rules.values())
+
+    loss = chosen.build(rules)(queries, targets, candidates)
+
+    expected, per_query = slow.losses(queries, targets)
+    assert loss.share.item() == loss.value.item() == pytest.approx(expected.item(), abs=1e-9)
+    assert loss.per_query.tolist() == pytest.approx(per_query, abs=1e-9)
+    assert (loss.logs["masked"], loss.logs["no_negative"]) == pytest.approx(slow.shares(queries, targets))
+    for ours, theirs in zip(
+        gradients(loss.share, queries, targets),
+        gradients(expected + 0 * (queries.sum() + targets.sum()), queries, targets),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+
+
+def full_matrix(queries, targets, candidates, temperature):
+    """Cross-entropy over the whole matrix, duplicates masked."""
+    labels = candidates.labels
+    keys, own = candidates.target_keys, candidates.target_keys[labels]
+    equal_query = candidates.query_keys[:, None] == candidates.query_keys[candidates.owner]
+    masked = (keys == own[:, None]) | (equal_query & candidates.positive)
+    masked[torch.arange(len(labels)), labels] = False
+    return F.cross_entropy((queries @ targets.T / temperature).masked_fill(masked, -math.inf), labels)
+
+
+def test_blocks_equal_the_full_matrix_at_a_batch_of_4096(distinct, unit):
+    generator = torch.Generator().manual_seed(5)
+    candidates = replace(
+        distinct(4096),
+        query_keys=torch.randint(4000, (4096,), generator=generator),
+        target_keys=torch.randint(4000, (4096,), generator=generator),
     )
+    queries, targets = unit(4096, 1).requires_grad_(), unit(4096, 2).requires_grad_()
+
+    loss = Contrastive(temperature=0.05, block_rows=512).build()(queries, targets, candidates)
+
+    expected = full_matrix(queries, targets, candidates, 0.05)
+    torch.testing.assert_close(loss.share, expected, rtol=1e-6, atol=1e-6)
+    for ours, theirs in zip(
+        gradients(loss.share, queries, targets), gradients(expected, queries, targets), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-12)
 
 
-def looped(queries, targets, labels, masked=None):
-    """InfoNCE written out: minus the log of the positive's share."""
-    losses = []
-    for i, query in enumerate(queries.double()):
-        weights = [
-            math.exp(float(query @ target) / TEMPERATURE) if masked is None or not masked[i][j] else 0.0
-            for j, target in enumerate(targets.double())
-        ]
-        losses.append(-math.log(weights[labels[i]] / sum(weights)))
-    return losses
+@pytest.mark.parametrize("directions", [(1.0, 0.0), (0.5, 0.5)])
+@pytest.mark.parametrize("batch", [1024, 2048, 4096])
+def test_memory_grows_with_the_batch_and_not_with_its_square(batch, directions, distinct, unit):
+    kept = [0]
+
+    def note(tensor):
+        kept[0] += tensor.nbytes
+        return tensor
+
+    queries = unit(batch, 1, dtype=torch.float32).requires_grad_()
+    targets = unit(batch, 2, dtype=torch.float32).requires_grad_()
+    objective = Contrastive(directions=directions, block_rows=512).build()
+    with counting() as work, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        objective(queries, targets, distinct(batch))
+
+    assert work["score_bytes_at_once"] == 512 * batch * 4
+    assert work["score_bytes"] == batch * batch * 4
+    # nothing of a block waits for the backward pass: some numbers and embeddings for each row do
+    assert kept[0] < batch * 4 * 200
 
 
-def test_infonce_equals_loops(queries, targets):
-    labels = torch.tensor([3, 0, 8, 3])
-
-    losses = infonce(queries, targets, labels, TEMPERATURE)
-
-    assert losses.tolist() == pytest.approx(looped(queries, targets, labels), abs=1e-5)
-
-
-def test_masked_targets_leave_the_comparison(queries, targets):
-    labels = torch.tensor([3, 0, 8, 3])
-    masked = torch.rand(4, 9, generator=torch.Generator().manual_seed(3)) < 0.4
-    masked[torch.arange(4), labels] = False
-
-    losses = infonce(queries, targets, labels, TEMPERATURE, masked)
-
-    assert losses.tolist() == pytest.approx(looped(queries, targets, labels, masked), abs=1e-5)
-
-
-def test_the_order_of_targets_does_not_matter(queries, targets):
-    labels = torch.tensor([3, 0, 8, 3])
-    order = torch.randperm(9)
-
-    shuffled = infonce(queries, targets[order], order.argsort()[labels], TEMPERATURE)
-
-    assert torch.allclose(shuffled, infonce(queries, targets, labels, TEMPERATURE), atol=1e-6)
-
-
-def test_autocast_does_not_lower_the_precision_of_scores(queries, targets):
-    labels = torch.tensor([3, 0, 8, 3])
+def test_autocast_does_not_lower_the_precision_of_scores(distinct, unit):
+    queries, targets = unit(4, 1, dtype=torch.float32), unit(8, 2, dtype=torch.float32)
+    objective = Contrastive(block_rows=2).build()
+    plain = everything(objective, queries, targets, distinct(4, hard=1))
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = infonce(queries, targets, labels, 0.02)
+        under = everything(objective, queries, targets, distinct(4, hard=1))
 
-    assert losses.dtype == torch.float32
-    assert torch.equal(losses, infonce(queries, targets, labels, 0.02))
-
-
-@pytest.mark.parametrize("labels", [[0, 1, 2, 9], [0, -1, 2, 3], [0, 1, 2]])
-def test_labels_outside_the_targets_are_refused(labels, queries, targets):
-    with pytest.raises(ValueError, match=r"labels: expected 4 rows of 9 targets, got \[0, "):
-        infonce(queries, targets, torch.tensor(labels), TEMPERATURE)
-
-
-def test_a_masked_label_is_refused(queries, targets):
-    masked = torch.zeros(4, 9, dtype=torch.bool)
-    masked[2, 5] = True
-
-    with pytest.raises(ValueError, match="masked: expected no query's own positive, got at least one"):
-        infonce(queries, targets, torch.tensor([0, 2, 5, 6]), TEMPERATURE, masked)
-
-
-def objective(**choices):
-    plain = {"both_directions": False, "mask_duplicates": False, "mask_classes": False}
-    return ContrastiveObjective(temperature=TEMPERATURE, **(plain | choices))
-
-
-def mean(losses):
-    return sum(losses) / len(losses)
-
-
-def test_the_plain_objective_is_the_mean_over_queries(queries, targets, candidates):
-    loss, logs = objective()(queries, targets, candidates)
-
-    assert loss.item() == pytest.approx(mean(looped(queries, targets, candidates.labels)), abs=1e-5)
-    assert logs == {"masked": 0.0}
+    assert same(plain, under)
 
 
 @pytest.mark.parametrize(
-    ("choices", "out"),
+    ("given_as", "computed_in"), [(torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64,) * 2]
+)
+def test_scores_have_at_least_float32(given_as, computed_in, distinct, unit):
+    loss = Contrastive().build()(unit(4, 1).to(given_as), unit(4, 2).to(given_as), distinct(4))
+
+    assert loss.share.dtype == loss.value.dtype == loss.per_query.dtype == computed_in
+
+
+def test_a_solved_query_keeps_its_small_loss(distinct):
+    queries, targets = torch.eye(3), torch.eye(3)
+
+    loss = Contrastive(temperature=0.02).build()(queries, targets, distinct(3))
+
+    assert loss.value.item() == pytest.approx(2 * math.exp(-50), rel=1e-5)
+
+
+def test_several_positives_stay_finite_at_the_lowest_temperature():
+    # exp of 200 is no float32
+    rows, one = torch.eye(2), torch.tensor([0, 1])
+    candidates = Candidates(
+        torch.tensor([0, 0, 1]),
+        torch.tensor([True] * 3),
+        one,
+        torch.tensor([0, 1, 2]),
+        torch.full((2,), -1),
+        torch.zeros_like(one),
+    )
+
+    loss, _, *grads = everything(Contrastive(temperature=0.005).build(), rows, rows[[0, 0, 1]], candidates)
+
+    assert loss == 0
+    assert all(torch.isfinite(grad).all() for grad in grads)
+
+
+@pytest.mark.parametrize("positives", ["log_sum", "each"])
+@pytest.mark.parametrize("directions", [(1.0, 0.0), (0.5, 0.5)])
+def test_queries_without_negatives_have_loss_and_gradient_zero(directions, positives, distinct, unit):
+    candidates = replace(distinct(3), query_keys=torch.zeros(3, dtype=torch.long))
+    learned = LearnedTemperature()
+    objective = Contrastive(directions=directions, positives=positives, learn=learned, block_rows=2).build()
+
+    loss, per_query, *grads = everything(objective, unit(3, 1), unit(3, 2), candidates)
+
+    assert loss.item() == 0
+    assert per_query.tolist() == [0, 0, 0]
+    assert all(torch.equal(grad, torch.zeros_like(grad)) for grad in grads)
+    assert objective(unit(3, 1), unit(3, 2), candidates).logs["no_negative"] == 1
+
+
+def test_a_masked_target_has_no_gradient(distinct, unit):
+    # target 2 repeats the first positive, and no other query sees a hard negative of another
+    candidates = replace(distinct(2, hard=1), target_keys=torch.tensor([0, 1, 0, 3]))
+    objective = Contrastive(share_negatives=False).build()
+
+    *_, of_targets = everything(objective, unit(2, 1), unit(4, 2), candidates)
+
+    assert torch.equal(of_targets[2], torch.zeros(8, dtype=torch.float64))
+    assert of_targets[3].abs().min() > 0
+
+
+def test_with_own_negatives_alone_another_row_changes_nothing(distinct, unit):
+    candidates, objective = distinct(5, hard=2), Contrastive(in_batch="own").build()
+    queries, targets = unit(5, 1, dtype=torch.float32), unit(15, 2, dtype=torch.float32)
+    changed_queries, changed_targets = queries.clone(), targets.clone()
+    changed_queries[3], changed_targets[3::5] = unit(1, 3), unit(3, 4)
+
+    before = objective(queries, targets, candidates).per_query
+    after = objective(changed_queries, changed_targets, candidates).per_query
+
+    others = torch.tensor([0, 1, 2, 4])
+    assert torch.equal(before[others], after[others])
+    assert before[3] != after[3]
+
+
+BASE = Contrastive(temperature=0.1, directions=(0.5, 0.5), mask_classes=True, mask_duplicates=True)
+RESTATED = SourceRules(temperature=0.1, in_batch="batch", mask_classes=True)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "rules"),
     [
-        # target 3 copies the positive of query 0; queries 0 and 3 are equal, so each other's positives are right
-        ({"mask_duplicates": True}, [(0, 3), (0, 6), (3, 0)]),
-        # queries 0 and 2 are of one class
-        ({"mask_classes": True}, [(0, 5), (2, 0)]),
-        ({"mask_duplicates": True, "mask_classes": True}, [(0, 3), (0, 5), (0, 6), (2, 0), (3, 0)]),
+        (BASE, replace(BASE, margin=math.inf), None),
+        (BASE, replace(BASE, in_batch="source"), None),
+        (BASE, BASE, {"a": SourceRules(), "b": SourceRules()}),
+        (BASE, BASE, {"a": RESTATED, "b": SourceRules()}),
+        (BASE, BASE, {"a": RESTATED}),
+        (replace(BASE, block_rows=6), replace(BASE, block_rows=1000), None),
+        (BASE, replace(BASE, learn=LearnedTemperature("raw")), None),
+        (BASE, replace(BASE, learn=LearnedTemperature("log")), None),
     ],
 )
-def test_masks_leave_out_what_they_say(choices, out, queries, targets, candidates):
-    masked = torch.zeros(4, 9, dtype=torch.bool)
-    for place in out:
-        masked[place] = True
+def test_identity_settings_are_bit_equal_to_leaving_out(one, other, rules, unit, distinct):
+    candidates = replace(
+        distinct(6, hard=1), query_keys=torch.tensor([0, 1, 2, 3, 0, 5]), classes=torch.tensor([0, 1, -1, 0, 1, 2])
+    )
+    batch = unit(6, 1, dtype=torch.float32), unit(12, 2, dtype=torch.float32), candidates
 
-    loss, logs = objective(**choices)(queries, targets, candidates)
-
-    assert objective(**choices).mask(candidates).tolist() == masked.tolist()
-    assert loss.item() == pytest.approx(mean(looped(queries, targets, candidates.labels, masked)), abs=1e-5)
-    assert logs["masked"] == pytest.approx(len(out) / 36)
+    assert same(everything(one.build(), *batch), everything(other.build(rules), *batch))
 
 
-def test_both_directions_are_the_mean_of_the_two(queries, targets, candidates):
-    forward = mean(looped(queries, targets, candidates.labels))
-    backward = mean(looped(targets[candidates.labels], queries, [0, 1, 2, 3]))
+def test_masks_without_anything_to_mask_are_bit_equal_to_no_masks(unit, distinct):
+    batch = unit(6, 1, dtype=torch.float32), unit(12, 2, dtype=torch.float32), distinct(6, hard=1)
+    without = replace(BASE, mask_duplicates=False, mask_classes=False)
 
-    loss, _ = objective(both_directions=True)(queries, targets, candidates)
-
-    assert loss.item() == pytest.approx((forward + backward) / 2, abs=1e-5)
-
-
-def test_the_backward_direction_uses_the_same_mask(queries, targets, candidates):
-    masked = objective(mask_duplicates=True).mask(candidates)
-    forward = mean(looped(queries, targets, candidates.labels, masked))
-    # row i of the backward mask: which queries may not be compared with the positive of i
-    backward = mean(looped(targets[candidates.labels], queries, [0, 1, 2, 3], masked[:, candidates.labels].T))
-
-    loss, _ = objective(both_directions=True, mask_duplicates=True)(queries, targets, candidates)
-
-    assert masked[:, candidates.labels].any()
-    assert loss.item() == pytest.approx((forward + backward) / 2, abs=1e-5)
+    assert same(everything(BASE.build(), *batch), everything(without.build(), *batch))
+    assert BASE.build()(*batch).logs["masked"] == 0
 
 
-@pytest.mark.parametrize("both", [False, True])
-def test_masks_without_anything_to_mask_are_bit_equal_to_no_masks(both, queries, targets, candidates):
-    distinct = Candidates(candidates.labels, candidates.owner, torch.arange(4), torch.arange(9), torch.tensor([-1] * 4))
+def test_sharing_hard_negatives_where_there_are_none_is_bit_equal(unit, distinct):
+    batch = unit(6, 1, dtype=torch.float32), unit(6, 2, dtype=torch.float32), distinct(6)
 
-    plain, _ = objective(both_directions=both)(queries, targets, distinct)
-    masking, logs = objective(both_directions=both, mask_duplicates=True, mask_classes=True)(queries, targets, distinct)
-
-    assert torch.equal(plain, masking)
-    assert logs["masked"] == 0.0
+    assert same(everything(BASE.build(), *batch), everything(replace(BASE, share_negatives=False).build(), *batch))
 
 
-def test_the_objective_is_built_from_its_settings():
-    built = Contrastive(temperature=0.05, both_directions=True, mask_duplicates=False, mask_classes=True).build()
+def test_the_two_forms_of_several_positives_agree_on_one(unit, distinct):
+    batch = unit(6, 1), unit(12, 2), distinct(6, hard=1)
 
-    assert vars(built) == {
-        "temperature": 0.05, "both_directions": True, "mask_duplicates": False, "mask_classes": True,
-    }  # fmt: skip
+    together, each = (everything(replace(BASE, positives=form).build(), *batch) for form in ("log_sum", "each"))
 
-
-@pytest.mark.parametrize("temperature", [0.0, -0.1, float("nan")])
-def test_a_temperature_that_is_not_positive_is_refused(temperature):
-    with pytest.raises(InputError, match=f"temperature: expected more than 0, got {temperature}; VLM2Vec uses 0.02"):
-        Contrastive(temperature=temperature)
+    for a, b in zip(together, each, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
-def test_the_abstract_objective_builds_nothing():
-    with pytest.raises(NotImplementedError):
-        ObjectiveSettings().build()
+def test_temperatures_are_logged_by_source_where_there_are_several(unit, distinct):
+    batch = unit(4, 1), unit(4, 2), distinct(4)
+
+    one = BASE.build({"text": SourceRules(), "image": SourceRules(in_batch="own")})(*batch).logs
+    several = BASE.build({"text": SourceRules(), "image": SourceRules(temperature=0.3)})(*batch).logs
+
+    assert one == {"masked": 0, "no_negative": 0, "temperature": 0.1}
+    assert several == {"masked": 0, "no_negative": 0, "temperature/text": 0.1, "temperature/image": 0.3}
+
+
+def test_a_batch_without_queries_is_refused():
+    none = torch.zeros(0, dtype=torch.long)
+    candidates = Candidates(none, none.bool(), none, none, none, none)
+
+    with pytest.raises(InputError, match="batch: expected at least one query, got none on any rank"):
+        Contrastive().build()(torch.zeros(0, 8), torch.zeros(0, 8), candidates)
