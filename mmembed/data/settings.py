@@ -1,9 +1,14 @@
 """Settings of the data: the sources of a mixture and how batches are drawn from them (torch-free)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from mmembed.errors import InputError
+from mmembed.losses.settings import SourceRules
+
+_HELD_STEPS = 4
+"""Steps of one pattern where four DataLoader workers live on each of eight GPUs."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +19,7 @@ class Source:
     """Path of a pair table (.jsonl or .parquet), relative to the data root."""
 
     weight: float = 1.0
-    """Share of the blocks, relative to the other sources; only ratios count."""
+    """Share of the blocks, relative to the other sources; only ratios count. 0 switches the source off."""
 
     limit: int | None = None
     """Use only the first rows of the table; None uses all."""
@@ -22,18 +27,29 @@ class Source:
     instruction: str | None = None
     """Instruction of the queries that bring none."""
 
+    loss: SourceRules = field(default_factory=SourceRules)
+    """Where the loss of these queries differs from the objective's settings."""
+
+    max_positives: int | None = None
+    """Use only the first positives of each row; None uses all."""
+
+    max_negatives: int | None = None
+    """Use only the first hard negatives of each row; None uses all, 0 none."""
+
     def __post_init__(self) -> None:
-        if not (self.weight > 0 and math.isfinite(self.weight)):
+        if not (self.weight >= 0 and math.isfinite(self.weight)):
             raise InputError(
                 "source.weight",
-                expected="a positive number",
+                expected="a positive number, or 0",
                 got=self.weight,
-                remedy="leave a source out to give it no weight",
+                remedy="0 switches the source off",
             )
-        if self.limit is not None and self.limit < 1:
-            raise InputError(
-                "source.limit", expected="1 or more", got=self.limit, remedy="leave it out to use every row"
-            )
+        for name, least in (("limit", 1), ("max_positives", 1), ("max_negatives", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(
+                    f"source.{name}", expected=f"{least} or more", got=value, remedy="leave it out to use all"
+                )
 
 
 @dataclass(frozen=True)
@@ -44,21 +60,58 @@ class Sampling:
     """Pairs in the global batch, over all ranks."""
 
     block_size: int = 64
-    """Consecutive pairs of one source; equal to the batch size, every batch is of one source."""
+    """Consecutive pairs of one source. Equal to the batch size, every batch is of one source; a block that does not
+    fit into what is left of a batch goes on in the next."""
 
     window: int = 64
     """Blocks over which the shares of the sources are kept; their order is shuffled inside it."""
 
+    hold: int = 1
+    """Steps in a row that take the same sources in the same places, with other rows."""
+
+    regime: Literal["recipe", "two_sources", "held_sources", "one_source"] = "recipe"
+    """What the published training command of VLM2Vec-V2 (arXiv:2507.04590) made of its batches, by the number of
+    DataLoader workers on 8 GPUs, for ablation. ``recipe``: what the paper describes, these settings (1 worker).
+    ``two_sources``: blocks of half the batch (8 workers). ``held_sources``: the recipe's blocks, the same sources four
+    steps in a row (4 workers). ``one_source``: one source a batch, four steps in a row (8 workers, later code)."""
+
+    shares: Literal["weight", "rows"] = "weight"
+    """What a source's share follows: its weight, or its rows times its weight. By rows, weight 1 everywhere is a
+    concatenation, and weight 2 draws a source twice as often."""
+
+    max_bad: float = 0.01
+    """Share of a source's rows that may be unusable before the run stops; such a row is replaced by the next one."""
+
     def __post_init__(self) -> None:
-        for name in ("batch_size", "block_size", "window"):
+        for name in ("batch_size", "block_size", "window", "hold"):
             if getattr(self, name) < 1:
                 raise InputError(
                     f"sampling.{name}", expected="1 or more", got=getattr(self, name), remedy="use a positive number"
                 )
-        if self.batch_size % self.block_size:
+        if not 0 <= self.max_bad <= 1:
+            raise InputError("sampling.max_bad", expected="0 to 1", got=self.max_bad, remedy="0.01 is one row of 100")
+        if self.regime != "recipe" and self.hold != 1:
             raise InputError(
-                "sampling.block_size",
-                expected=f"a divisor of batch_size {self.batch_size}",
-                got=self.block_size,
-                remedy=f"for example {math.gcd(self.batch_size, self.block_size)}",
+                "sampling.hold",
+                expected=f"1 beside regime {self.regime}, which has a hold of its own",
+                got=self.hold,
+                remedy="leave out one of the two",
             )
+        if self.regime == "two_sources" and self.batch_size % 2:
+            raise InputError(
+                "sampling.batch_size",
+                expected="an even number for regime two_sources",
+                got=self.batch_size,
+                remedy=f"for example {self.batch_size + 1}",
+            )
+
+    @property
+    def resolved(self) -> "Sampling":
+        """The same with the regime written out as ``block_size`` and ``hold``."""
+        if self.regime == "two_sources":
+            return replace(self, regime="recipe", block_size=self.batch_size // 2)
+        if self.regime == "held_sources":
+            return replace(self, regime="recipe", hold=_HELD_STEPS)
+        if self.regime == "one_source":
+            return replace(self, regime="recipe", block_size=self.batch_size, hold=_HELD_STEPS)
+        return self

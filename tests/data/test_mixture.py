@@ -4,11 +4,13 @@ from collections import Counter
 
 import pytest
 
-from mmembed.data.mixture import open_mixture, read_mixture
+from mmembed.data.mixture import as_drawn, open_mixture, read_mixture
+from mmembed.data.sampler import Row
 from mmembed.data.settings import Sampling, Source
 from mmembed.data.tables import write_pairs
 from mmembed.errors import InputError
-from mmembed.items import Item, Pair
+from mmembed.items import Item, Negative, Pair
+from mmembed.losses.settings import SourceRules
 
 SAMPLING = Sampling(batch_size=8, block_size=4, window=4)
 
@@ -36,6 +38,8 @@ def test_pairs_follow_the_sampler_and_name_their_source(data_root):
     for step in range(6):
         pairs = opened.pairs(step)
         rows = opened.sampler.rows(step)
+        assert opened.rows(step) == rows
+        assert [opened.pair(row) for row in rows] == pairs
         assert [pair.source for pair in pairs] == [row.source for row in rows]
         assert [pair.positives for pair in pairs] == [opened.tables[s][r].positives for s, r in rows]
 
@@ -71,6 +75,86 @@ def test_a_limit_takes_the_first_rows(data_root):
     assert mixture(data_root, limit=99).sampler.sizes["fish"] == 30
 
 
+@pytest.mark.parametrize("positives", [None, 1, 2, 9])
+@pytest.mark.parametrize("negatives", [None, 0, 1, 9])
+def test_the_first_positives_and_negatives_are_used(positives, negatives):
+    pair = Pair(
+        query=Item.of("q"),
+        positives=tuple(Item.of(f"p{i}") for i in range(3)),
+        negatives=tuple(Negative(Item.of(f"n{i}"), rank=i + 1) for i in range(2)),
+        teacher_scores=(0.9, 0.8, 0.7, 0.2, 0.1),
+        target_ids=("p0", "p1", "p2"),
+    )
+
+    cut = as_drawn(pair, "s", Source("t.jsonl", max_positives=positives, max_negatives=negatives))
+
+    kept = [i for i in range(3) if positives is None or i < positives]
+    left = [i for i in range(2) if negatives is None or i < negatives]
+    assert [item.text for item in cut.positives] == [f"p{i}" for i in kept]
+    assert list(cut.target_ids) == [f"p{i}" for i in kept]
+    assert [(negative.item.text, negative.rank) for negative in cut.negatives] == [(f"n{i}", i + 1) for i in left]
+    assert list(cut.teacher_scores) == [(0.9, 0.8, 0.7)[i] for i in kept] + [(0.2, 0.1)[i] for i in left]
+
+
+def test_a_pair_without_names_and_scores_is_cut_too():
+    pair = Pair(Item.of("q"), (Item.of("p0"), Item.of("p1")), (Negative(Item.of("n")),))
+
+    cut = as_drawn(pair, "s", Source("t.jsonl", max_positives=1, max_negatives=0))
+
+    assert cut == Pair(Item.of("q"), (Item.of("p0"),), source="s")
+
+
+def test_a_mixture_cuts_its_pairs(tmp_path):
+    pair = Pair(Item.of("q"), (Item.of("p0"), Item.of("p1")), (Negative(Item.of("n")),))
+    write_pairs(tmp_path / "t.jsonl", [pair])
+    source = Source("t.jsonl", max_positives=1, max_negatives=0)
+
+    (cut, *_) = open_mixture({"t": source}, SAMPLING, seed=0, data_root=tmp_path).pairs(0)
+
+    assert (cut.positives, cut.negatives) == ((Item.of("p0"),), ())
+
+
+def test_a_source_without_weight_needs_no_table(data_root):
+    sources = {"off": Source("gone.jsonl", weight=0), "birds": Source("birds/train.jsonl")}
+
+    opened = open_mixture(sources, SAMPLING, seed=5, data_root=data_root)
+
+    assert list(opened.sources) == ["off", "birds"]
+    assert opened.sampler.sizes == {"off": 0, "birds": 12}
+    assert {pair.source for pair in opened.pairs(0)} == {"birds"}
+
+
+def test_a_mixture_whose_weights_sum_to_zero_is_refused(data_root):
+    with pytest.raises(InputError, match="got weights that sum to zero, of birds"):
+        open_mixture({"birds": Source("birds/train.jsonl", weight=0)}, SAMPLING, seed=5, data_root=data_root)
+
+
+def test_shares_may_follow_the_rows_of_the_tables(data_root):
+    sources = {"birds": Source("birds/train.jsonl"), "fish": Source("fish/train.jsonl", limit=24)}
+
+    opened = open_mixture(sources, Sampling(6, 2, 3, shares="rows"), seed=5, data_root=data_root)
+
+    assert opened.sampler.composition(0, 6) == {"birds": 12, "fish": 24}
+    drawn = Counter(row for step in range(6) for row in opened.rows(step))
+    assert drawn == {Row(name, row): 1 for name, size in (("birds", 12), ("fish", 24)) for row in range(size)}
+
+
+@pytest.mark.parametrize(
+    ("sampling", "repeats"),
+    [
+        (Sampling(8, 4), {}),
+        (Sampling(16, 16), {"birds": (12, 16)}),
+        (Sampling(64, 8, regime="one_source"), {"birds": (12, 64), "fish": (30, 64)}),
+        (Sampling(8, 100), {}),
+    ],
+    ids=["small blocks", "a block of more rows", "a regime of large blocks", "a block over several steps"],
+)
+def test_sources_whose_rows_meet_themselves_are_named(data_root, sampling, repeats):
+    sources = {"birds": Source("birds/train.jsonl"), "fish": Source("fish/train.jsonl"), "off": Source("x", weight=0)}
+
+    assert open_mixture(sources, sampling, seed=5, data_root=data_root).repeats() == repeats
+
+
 def test_yaml_gives_sources_in_order(tmp_path):
     (tmp_path / "m.yaml").write_text(
         "zebra: {table: z.parquet, weight: 2.5, limit: 10, instruction: Find it}\nape:\n  table: a.jsonl\n"
@@ -83,6 +167,13 @@ def test_yaml_gives_sources_in_order(tmp_path):
     assert read_mixture({"ape": {"table": "a.jsonl"}, "b": Source("b.jsonl")})["ape"] == Source("a.jsonl")
 
 
+def test_yaml_gives_a_source_rules_of_its_own(tmp_path):
+    (tmp_path / "m.yaml").write_text("a: {table: a.jsonl, max_negatives: 2, loss: {temperature: 0.05, in_batch: own}}")
+
+    rules = SourceRules(temperature=0.05, in_batch="own")
+    assert read_mixture(tmp_path / "m.yaml") == {"a": Source("a.jsonl", max_negatives=2, loss=rules)}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -91,7 +182,7 @@ def test_yaml_gives_sources_in_order(tmp_path):
             "m.yaml: a.weigth: expected a setting of Source, got 'weigth'; did you mean",
         ),
         ("a: {weight: 2}", "m.yaml: a.table: expected a value, got nothing"),
-        ("a: {table: x.jsonl, weight: 0}", "source.weight: expected a positive number, got 0"),
+        ("a: {table: x.jsonl, weight: -1}", "source.weight: expected a positive number, or 0, got -1"),
         ("a: {table: x.jsonl, limit: many}", "m.yaml: a.limit"),
         ("a: x.jsonl", "m.yaml: a: expected a mapping of settings, got str"),
         ("- a", "m.yaml: expected a mapping of sources, got ['a']"),
