@@ -140,6 +140,10 @@ class QwenVL(BackboneSettings):
     """Directory or Hub id of a LoRA or DoRA adapter to load onto the checkpoint."""
     dtype: DType = "float32"
     """Type of the weights."""
+    quantize: Literal["nf4", "int8"] | None = None
+    """Hold the language model's linear layers in 4 bits (QLoRA, arXiv:2305.14314) or 8 (LLM.int8(), arXiv:2208.07339);
+    only an adapter on them trains. Tower, embeddings, norms and biases keep ``dtype``, and nf4 computes in it. int8
+    rounds activations too, chunk by chunk, so that a vector depends a little on the rows beside it."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention kernel of the language model and the tower."""
     positions: Literal["sequential", "mrope"] = "mrope"
@@ -165,6 +169,10 @@ class QwenVL(BackboneSettings):
         if self.min_pixels > self.max_pixels:
             raise InputError(
                 "max_pixels", expected=f"at least min_pixels {self.min_pixels}", got=self.max_pixels, remedy="raise it"
+            )
+        if self.quantize is not None and self.scratch is not None:
+            raise InputError(
+                "quantize", expected="a checkpoint", got="a scratch model", remedy="give path, or leave it out"
             )
 
     def build(self, **live: Any) -> "Backbone":

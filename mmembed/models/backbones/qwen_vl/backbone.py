@@ -136,7 +136,11 @@ def open_qwen_vl(settings: QwenVL, *, prompt: PromptStyle, texts: Iterable[str] 
         checkpoint = make_scratch(settings.scratch, texts, dtype=settings.dtype, attention=settings.attention)
     else:
         checkpoint = open_checkpoint(
-            str(settings.path), revision=settings.revision, dtype=settings.dtype, attention=settings.attention
+            str(settings.path),
+            revision=settings.revision,
+            dtype=settings.dtype,
+            attention=settings.attention,
+            quantize=settings.quantize,
         )
     if settings.adapter is not None:
         load_adapter(checkpoint.model, settings.adapter, ADAPTER_RENAMES)
