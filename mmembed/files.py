@@ -24,6 +24,7 @@ def whole_file(path: Path | str) -> Iterator[Path]:
         _flush(part)
         part.chmod(0o644)
         part.replace(path)
+        _flush(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -37,21 +38,28 @@ def whole_directory(path: Path | str) -> Iterator[Path]:
     old = part.with_suffix(".old")
     try:
         yield part
-        for file in part.rglob("*"):
-            if file.is_file():
-                _flush(file)
+        for written in (part, *part.rglob("*")):
+            if written.is_file() or written.is_dir():
+                _flush(written)
         part.chmod(0o755)
         if path.exists():
             path.rename(old)
         part.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        _flush(path.parent)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if old.exists() and not path.exists():
+            old.rename(path)
+        for left in (part, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:
-    with path.open("rb") as written:
-        os.fsync(written.fileno())
+    """Bring to the disk the bytes of a file, or the names in a folder: a renaming outlives a power cut only so."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -1,6 +1,9 @@
 """Files and directories that are whole or not there."""
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +20,19 @@ from mmembed.files import (
 
 def names(folder):
     return sorted(p.name for p in folder.iterdir())
+
+
+@pytest.fixture
+def flushed(monkeypatch):
+    """Inodes in the order in which they were brought to the disk."""
+    inodes, fsync = [], os.fsync
+
+    def noted(handle):
+        inodes.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return inodes
 
 
 def test_a_file_takes_its_name_when_the_block_is_done(tmp_path):
@@ -71,6 +87,49 @@ def test_a_failed_directory_leaves_the_old_one_and_nothing_else(tmp_path):
 
     assert (target / "a.txt").read_text() == "old"
     assert names(tmp_path) == ["run"]
+
+
+def test_a_folder_is_flushed_after_the_file_in_it_took_its_name(tmp_path, flushed, monkeypatch):
+    target, replace = tmp_path / "a.txt", Path.replace
+    before = []
+    monkeypatch.setattr(Path, "replace", lambda part, to: (before.extend(flushed), replace(part, to))[1])
+
+    write_text(target, "new")
+
+    assert before == [target.stat().st_ino]
+    assert flushed == [target.stat().st_ino, tmp_path.stat().st_ino]
+
+
+def test_a_directory_is_flushed_file_by_file_and_its_parent_after_it_took_its_name(tmp_path, flushed, monkeypatch):
+    target, rename = tmp_path / "run", Path.rename
+    before = []
+    monkeypatch.setattr(Path, "rename", lambda part, to: (before.extend(flushed), rename(part, to))[1])
+
+    with whole_directory(target) as part:
+        (part / "sub").mkdir()
+        (part / "sub/a.txt").write_text("new")
+
+    assert sorted(before) == sorted(p.stat().st_ino for p in (target, target / "sub", target / "sub/a.txt"))
+    assert flushed == [*before, tmp_path.stat().st_ino]
+
+
+def test_a_directory_that_cannot_take_its_name_gives_it_back(tmp_path, monkeypatch):
+    target, rename = tmp_path / "run", Path.rename
+    target.mkdir()
+    (target / "a.txt").write_text("old")
+
+    def full(path, to):
+        if path.suffix == ".part":
+            raise OSError(errno.ENOSPC, "no space left")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", full)
+
+    with pytest.raises(OSError, match="no space left"), whole_directory(target) as part:
+        (part / "a.txt").write_text("new")
+
+    assert names(tmp_path) == ["run"]
+    assert (target / "a.txt").read_text() == "old"
 
 
 def test_text_is_utf8_and_json_readable(tmp_path):
