@@ -35,6 +35,10 @@ class DivergenceError(RuntimeError):
     """The loss or an embedding is no longer a number; the rows at hand are named."""
 
 
+class Interrupted(RuntimeError):
+    """A run was told to stop, wrote its state, and left; the same command goes on."""
+
+
 def _rebuild(kind: type[InputError], where: str, expected: str, got: str, remedy: str) -> InputError:
     """An error out of a pickle: exceptions rebuild themselves from positional arguments, these have names."""
     return kind(where, expected=expected, got=got, remedy=remedy)

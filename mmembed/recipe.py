@@ -5,23 +5,26 @@ Reading and checking a recipe imports no torch; running it does.
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmembed import __version__
 from mmembed.errors import InputError
 from mmembed.files import file_fingerprint, fingerprint, write_json, write_text
 from mmembed.models.settings import EmbedderSettings
-from mmembed.settings import dump_yaml, load_yaml, read_settings
-from mmembed.training.settings import Stage
+from mmembed.settings import dump_yaml, flat_settings, load_yaml, parse_yaml, read_settings
+from mmembed.training.settings import Checkpoints, Stage
 
 if TYPE_CHECKING:
     from mmembed.models.embedder import Embedder
+    from mmembed.training.processes import Processes
 
-RECIPE_FILE, RUN_FILE, FINAL = "recipe.yaml", "run.json", "final"
+RECIPE_FILE, RUN_FILE, LOG_FILE, STAGES, FINAL = "recipe.yaml", "run.json", "train.log", "stages", "final"
+TRAINING, DONE = "training", "done"
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,12 @@ def read_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def run_key(recipe: Recipe, data_root: Path) -> str:
-    """Names what a run computes: the resolved recipe, the bytes of its tables, and this package's version."""
-    tables = sorted({source.table for stage in recipe.stages.values() for source in stage.mixture.values()})
+    """Names what a run computes: the recipe, the bytes of its tables, and this package's version.
+
+    Settings that change how fast a run is and what it says, but not its weights, are left out.
+    """
+    sources = [source for stage in recipe.stages.values() for source in stage.mixture.values() if source.weight]
+    tables = sorted({source.table for source in sources})
     missing = [table for table in tables if not (data_root / table).is_file()]
     if missing:
         raise InputError(
@@ -66,51 +73,118 @@ def run_key(recipe: Recipe, data_root: Path) -> str:
             got="no such file",
             remedy="prepare it, or give --data-root",
         )
-    return fingerprint(dump_yaml(recipe), __version__, *(file_fingerprint(data_root / table) for table in tables))
+    stages = {name: replace(stage, **_WITHOUT_EFFECT) for name, stage in recipe.stages.items()}
+    decides = dump_yaml(replace(recipe, stages=stages))
+    return fingerprint(decides, __version__, *(file_fingerprint(data_root / table) for table in tables))
 
 
-def run_recipe(recipe: Recipe, output: Path, *, data_root: Path, overwrite: bool = False) -> tuple[Path, bool]:
-    """Train a recipe; a run that is there already, for the same recipe, data and version, is not done again.
+_WITHOUT_EFFECT: dict[str, Any] = {
+    "workers": 0, "cache_mb": 0, "checkpoints": Checkpoints(), "log_every": 1, "loggers": (),
+}  # fmt: skip
 
-    Writes ``recipe.yaml`` (resolved), ``run.json``, ``stages/NAME`` (logs, checkpoints) and ``final`` (the embedder).
+
+def run_recipe(
+    recipe: Recipe, output: Path, *, data_root: Path, resume: str | Path = "auto", overwrite: bool = False
+) -> tuple[Path, bool]:
+    """Train a recipe, or go on with it; a run that is there already, for the same recipe and data, is not done again.
+
+    Writes ``recipe.yaml`` (resolved), ``run.json``, ``train.log``, ``stages/NAME`` (logs, checkpoints) and ``final``
+    (the embedder). Under torchrun or SLURM every process calls this, and the first one writes.
 
     Args:
         recipe: what to do.
         output: folder of the run.
         data_root: folder the tables are relative to.
+        resume: ``auto`` goes on where a run of this recipe stopped, ``never`` begins it again, a path goes back to that
+            checkpoint of the run.
         overwrite: replace another run that stands in ``output``.
 
     Returns:
         The folder of the trained embedder, and whether it was trained now.
 
     Raises:
-        InputError: another run stands in ``output``, or data that cannot be used.
+        InputError: another run stands in ``output``, or data or a checkpoint that cannot be used.
+        Interrupted: the run was told to stop; the same call goes on.
     """
-    key = run_key(recipe, data_root)
-    final = output / FINAL
-    found = json.loads((output / RUN_FILE).read_text()) if (output / RUN_FILE).is_file() else None
-    if found is not None and found["key"] == key and final.is_dir():
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    key, final = run_key(recipe, data_root), output / FINAL
+    if _state(output) == (key, DONE) and final.is_dir() and resume == "auto":
         return final, False
-    if found is not None and found["key"] != key and not overwrite:
+    from mmembed.training.processes import joined
+
+    with joined(recipe.accelerator) as processes:
+        processes.let_first(lambda: _open_run(recipe, key, output, resume, overwrite))
+        started = time.monotonic()
+        embedder = _train(recipe, key, output, data_root, processes)
+        processes.let_first(lambda: embedder.save(final))
+        seconds = round(time.monotonic() - started, 1)
+        processes.let_first(lambda: _write_state(recipe, key, output, DONE, train_seconds=seconds))
+    return final, True
+
+
+def _state(output: Path) -> tuple[str, str]:
+    """Key and state of the run that stands in a folder; empty words where none does."""
+    path = output / RUN_FILE
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    return found.get("key", ""), found.get("state", "")
+
+
+def _write_state(recipe: Recipe, key: str, output: Path, state: str, **more: Any) -> None:
+    write_json(output / RUN_FILE, {"key": key, "name": recipe.name, "mmembed": __version__, "state": state, **more})
+
+
+def _open_run(recipe: Recipe, key: str, output: Path, resume: str | Path, overwrite: bool) -> None:
+    """Make the folder this recipe's, begun anew or to be gone on with."""
+    found, _ = _state(output)
+    if found not in ("", key) and not overwrite:
         raise InputError(
-            output, expected="a new folder, or a run of this very recipe and data", got=f"a run of '{found['name']}'",
+            output, expected="a new folder, or a run of this very recipe and data", got=_difference(recipe, output),
             remedy="choose another --output, or add --overwrite",
         )  # fmt: skip
-    output.mkdir(parents=True, exist_ok=True)
-    # from here on the folder is no longer the run it was, whatever happens
+    # from here on the folder is no longer the finished run it was, whatever happens
     (output / RUN_FILE).unlink(missing_ok=True)
+    if found != key or resume == "never":
+        shutil.rmtree(output / STAGES, ignore_errors=True)
+        (output / LOG_FILE).unlink(missing_ok=True)
+    elif resume != "auto":
+        _go_back(recipe, output, Path(resume))
+    output.mkdir(parents=True, exist_ok=True)
     write_text(output / RECIPE_FILE, dump_yaml(recipe))
-    started = time.monotonic()
-    embedder = _train(recipe, output, data_root)
-    embedder.save(final)
-    seconds = round(time.monotonic() - started, 1)
-    write_json(output / RUN_FILE, {"key": key, "name": recipe.name, "mmembed": __version__, "train_seconds": seconds})
-    return final, True
+    _write_state(recipe, key, output, TRAINING)
+
+
+def _difference(recipe: Recipe, output: Path) -> str:
+    """What another run in the folder has otherwise, in words."""
+    old = parse_yaml((output / RECIPE_FILE).read_text(), output / RECIPE_FILE)
+    theirs, ours = flat_settings(old), flat_settings(parse_yaml(dump_yaml(recipe), "recipe"))
+    other = [name for name in sorted(theirs.keys() | ours.keys()) if theirs.get(name) != ours.get(name)]
+    shown = "; ".join(f"{name} was {theirs.get(name)}, is {ours.get(name)}" for name in other[:4])
+    about = f"other settings ({shown})" if other else "other data, or by another version"
+    return f"a run of '{old.get('name')}' with {about}"
+
+
+def _go_back(recipe: Recipe, output: Path, checkpoint: Path) -> None:
+    """Take away what was written after a checkpoint, so that the run goes on from it."""
+    from mmembed.training.checkpoint import CheckpointFiles, list_checkpoints, verify
+
+    names = list(recipe.stages)
+    folder = checkpoint.resolve().parent
+    stage = folder.parent.name
+    if stage not in names or folder != (output / STAGES / stage / "checkpoints").resolve():
+        raise InputError(
+            "--resume", expected=f"auto, never, or a checkpoint below {output / STAGES}", got=checkpoint,
+            remedy="checkpoints are folders named step-...",
+        )  # fmt: skip
+    verify(checkpoint)
+    written = list_checkpoints(folder)
+    for later in written[written.index(folder / checkpoint.name) + 1 :]:
+        CheckpointFiles().remove_checkpoint(later)
+    for name in names[names.index(stage) + 1 :]:
+        shutil.rmtree(output / STAGES / name, ignore_errors=True)
 
 
 def make_embedder(recipe: Recipe, data_root: Path) -> "Embedder":
     """The embedder that a recipe's first stage begins with."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import torch
 
     from mmembed.models.embedder import Embedder
@@ -121,15 +195,25 @@ def make_embedder(recipe: Recipe, data_root: Path) -> "Embedder":
     return Embedder(recipe.embedder, texts=_texts(recipe, data_root))
 
 
-def _train(recipe: Recipe, output: Path, data_root: Path) -> "Embedder":
-    from mmembed.training.stages import run_stage
+def _train(recipe: Recipe, key: str, output: Path, data_root: Path, processes: "Processes") -> "Embedder":
+    from mmembed.training.stages import StageRun, load_stage, run_stage
+    from mmembed.training.train_log import TrainLog
 
+    log = TrainLog(output / LOG_FILE) if processes.first else TrainLog.none()
     embedder = make_embedder(recipe, data_root)
+    runs: list[StageRun] = []
     for name, stage in recipe.stages.items():
-        run_stage(
-            embedder, name, stage,
-            seed=recipe.seed, data_root=data_root, directory=output / "stages" / name, accelerator=recipe.accelerator,
-        )  # fmt: skip
+        directory = output / STAGES / name
+        run = StageRun(name, stage, recipe.seed, key, data_root, directory, recipe.accelerator, processes)
+        if not run.finished:
+            run_stage(embedder, run, log)
+            if run.sharded:
+                # sharded weights are not put together in place: a new embedder takes up what the stages wrote
+                embedder = make_embedder(recipe, data_root)
+                for earlier in runs:
+                    load_stage(embedder, earlier)
+        load_stage(embedder, run)
+        runs.append(run)
     return embedder
 
 

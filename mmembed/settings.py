@@ -128,6 +128,17 @@ def dump_yaml(value: Any) -> str:
     return str(yaml.safe_dump(dump_settings(value), sort_keys=False, allow_unicode=True, width=120))
 
 
+def flat_settings(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted names and their values, of what :func:`dump_settings` gives."""
+    if not isinstance(values, Mapping):
+        return {prefix: values}
+    return {
+        name: value
+        for key, inner in values.items()
+        for name, value in flat_settings(inner, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
 def check_keys(settings: type, values: Any, where: object, overridden: Sequence[str] = ()) -> None:
     """Refuse a key that ``settings`` (or a part inside it) does not have, naming the nearest one, and a missing value.
 

@@ -78,10 +78,10 @@ def chunks_table(chunks: Sequence[ChunkView]) -> Table:
 
 def shares_table(found: Sequence[SourceShare], title: str) -> Table:
     """Rows of each source beside the expectation."""
-    table = Table("source", "weight", "rows", "expected", "difference", box=rich.box.SIMPLE, title=title)
+    table = Table("source", "share", "rows", "expected", "difference", box=rich.box.SIMPLE, title=title)
     for share in found:
         difference = f"{share.rows - share.expected:+.1f}"
-        table.add_row(Text(share.source), f"{share.weight:g}", str(share.rows), f"{share.expected:.1f}", difference)
+        table.add_row(Text(share.source), f"{share.share:.3g}", str(share.rows), f"{share.expected:.1f}", difference)
     return table
 
 
@@ -106,8 +106,8 @@ def inspect(options: argparse.Namespace, overrides: Sequence[str], console: Cons
         raise InputError("--step", expected=expected, got=options.step, remedy="steps are counted from 0")
     mixture = open_training(name, stage, seed=recipe.seed, data_root=options.data_root)
     preprocessor = make_embedder(recipe, options.data_root).backbone.preprocessor
-    batch = PairPreparer(preprocessor, stage.chunks)(options.step, mixture.pairs(options.step))
-    pairs = view_pairs(batch, preprocessor.tokenizer, stage.objective.build().mask(batch.candidates))
+    batch = PairPreparer(preprocessor, stage.chunks, list(stage.mixture))(options.step, mixture.pairs(options.step))
+    pairs = view_pairs(batch, preprocessor.tokenizer, stage.objective.build(stage.rules).excluded(batch.candidates))
     chunks = view_chunks(batch)
     rows = sum(chunk.rows for chunk in chunks)
     total = f"{len(pairs)} pairs, {len(batch.target_rows)} targets, {rows} distinct rows in {len(chunks)} chunks"
@@ -117,7 +117,7 @@ def inspect(options: argparse.Namespace, overrides: Sequence[str], console: Cons
     if options.steps:
         title = f"steps {options.step} to {options.step + options.steps - 1}"
         sampler: Sampler = mixture.sampler
-        console.print(shares_table(shares(mixture.sources, sampler.composition(options.step, options.steps)), title))
+        console.print(shares_table(shares(sampler, options.step, options.steps), title))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

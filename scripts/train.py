@@ -6,15 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmembed.commands import add_data_root
-from mmembed.errors import DivergenceError, InputError, nearest
+from mmembed.errors import DivergenceError, InputError, Interrupted, nearest
 from mmembed.recipe import Recipe, read_recipe, run_recipe
 from mmembed.settings import dump_yaml, make_parser
 
+# what a shell reports for a process that SIGTERM ended
+TOLD_TO_STOP = 143
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 EXAMPLES = """examples:
   python scripts/train.py --config demo.yaml
   python scripts/train.py --config demo.yaml --stages.pairs.optim.lr 5e-4 --output runs/slower
   python scripts/train.py --config demo.yaml --print_config
+  torchrun --nproc-per-node 8 scripts/train.py --config demo.yaml
+
+A run that was stopped, however it was, goes on when the same command is given again.
 
 Every setting of the recipe is an option: --seed, --embedder.pooler, --stages.NAME.steps, ...
 --settings-help lists them all."""
@@ -32,7 +37,7 @@ def find_config(name: str) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 is success, 1 a run that diverged, 2 something in the input."""
+    """Run the command; 0 is success, 1 a run that diverged, 2 something in the input, 143 a run told to stop."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -41,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--output", type=Path, metavar="DIR", help="folder of the run (default: runs/NAME of the recipe)"
     )
     add_data_root(parser)
+    parser.add_argument(
+        "--resume", default="auto", metavar="auto|never|PATH",
+        help="go on where the run stopped (auto, the default), begin it again, or go back to a checkpoint of it",
+    )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace another run that stands in the folder")
     parser.add_argument("--print_config", action="store_true", help="print the resolved recipe and stop")
     parser.add_argument("--settings-help", action="store_true", help="list every setting of a recipe and stop")
@@ -56,13 +65,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(dump_yaml(recipe), end="")
             return 0
         output = options.output or Path("runs") / recipe.name
-        final, trained = run_recipe(recipe, output, data_root=options.data_root, overwrite=options.overwrite)
+        final, trained = run_recipe(
+            recipe, output, data_root=options.data_root, resume=options.resume, overwrite=options.overwrite
+        )
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     except DivergenceError as error:
         print(error, file=sys.stderr)
         return 1
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return TOLD_TO_STOP
     print(f"{'trained' if trained else 'already trained'}: {final}")
     return 0
 

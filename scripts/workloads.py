@@ -18,7 +18,7 @@ from mmembed.losses.settings import Contrastive
 from mmembed.models.settings import ChatPrompt, EmbedderSettings, QwenVL, Scratch
 from mmembed.training.batches import PairPreparer
 from mmembed.training.module import EmbedderModule
-from mmembed.training.optim import make_optimizer
+from mmembed.training.optim import make_optimizer, parameter_groups
 from mmembed.training.settings import Chunks, Optim, Stage
 from scripts.plain_twin import PlainTwin
 
@@ -122,7 +122,8 @@ def picture(pixels: int, seed: int) -> PIL.Image.Image:
 
 def stepping(backpropagate: Callable[[], None], model: nn.Module) -> Run:
     """An optimiser step around a gradient, which it gives as one vector."""
-    optimizer = make_optimizer(model.parameters(), Optim(lr=1e-6))
+    settings = Optim(lr=1e-6)
+    optimizer = make_optimizer(parameter_groups(model.named_parameters(), settings), settings)
 
     def step() -> Tensor:
         optimizer.zero_grad()

@@ -1,30 +1,16 @@
 """Shared fixtures: the published code's inputs and outputs, and small models made on the spot."""
 
 import os
-import re
 from functools import cache
-from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import numpy as np
-import PIL.Image
 import pytest
 import torch
 
-from mmembed import Embedder, Image, Item, Video
-from mmembed.media.settings import AllFrames, MediaSettings
-from mmembed.models.settings import ChatPrompt, EmbedderSettings, QwenVL, Scratch
-
-GOLDEN = Path(__file__).parent / "golden"
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-
-# large random weights: at the libraries' initial scale every input would have nearly the same embedding
-LOUD = {"initializer_range": 0.3}
-# two fed layers, and a third layer of the language model so that both reach the last token
-DEEP = {"qwen3_vl": ({"num_hidden_layers": 3}, {"deepstack_visual_indexes": [0, 1]})}
-WORDS = ["a red circle", "the same, but blue", "Represent the given image.", "describe the clip", "system user"]
+from mmembed import Image, Item, Video
+from tests import cases
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,96 +26,51 @@ def seeded():
 
 @pytest.fixture(scope="session")
 def golden():
-    return GOLDEN
+    return cases.GOLDEN
 
 
 @pytest.fixture(scope="session")
 def golden_item():
-    """A published case's text with {IMG} and {VID}, and its paths, as an Item."""
-
-    def make(text, paths):
-        content, media = [], [GOLDEN / "vlm2vec/inputs" / path for path in paths or []]
-        for piece in re.split(r"(\{IMG\}|\{VID\}|<\|image_pad\|>|<\|video_pad\|>)", text):
-            if piece in ("{IMG}", "<|image_pad|>"):
-                content.append(Image(media.pop(0)))
-            elif piece in ("{VID}", "<|video_pad|>"):
-                content.append(Video(tuple(media), num_frames=len(media)))
-            elif piece:
-                content.append(piece)
-        return Item(tuple(content))
-
-    return make
+    return cases.golden_item
 
 
 @pytest.fixture(scope="session")
 def open_golden():
     """Open a published checkpoint under VLM2Vec's profile, once for each choice of settings; never train it."""
-
-    @cache
-    def open_once(family, **overrides):
-        return fresh_golden_model(family, **overrides)
-
-    return open_once
+    return cache(cases.golden_model)
 
 
 @pytest.fixture(scope="session")
 def fresh_golden():
     """A new model from a published checkpoint, to train."""
-    return fresh_golden_model
-
-
-def fresh_golden_model(family, **overrides):
-    return Embedder.from_pretrained(GOLDEN / "vlm2vec" / family, profile="vlm2vec", device="cpu", **overrides)
+    return cases.golden_model
 
 
 @pytest.fixture(scope="session")
 def picture():
-    """A picture of random pixels, the same for the same size and seed."""
-
-    def make(width, height, seed=0):
-        pixels = np.random.default_rng((seed, width, height)).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        return PIL.Image.fromarray(pixels)
-
-    return make
+    return cases.draw
 
 
 @pytest.fixture(scope="session")
 def scratch_settings():
-    """Settings of a small random model of a family, with its own chat template and positions."""
-
-    def make(family, *, prompt=None, pooler=None, **backbone):
-        text, vision = DEEP.get(family, ({}, {}))
-        given = {
-            "scratch": Scratch(family, text=LOUD | text, vision=LOUD | vision),
-            "min_side": 0,
-            "resize": "torchvision",
-            "media": MediaSettings(alpha="white", sampling=AllFrames()),
-        }
-        kinds = {} if pooler is None else {"pooler": pooler}
-        return EmbedderSettings(QwenVL(**(given | backbone)), prompt=prompt or ChatPrompt(), **kinds)
-
-    return make
+    return cases.small_settings
 
 
 @pytest.fixture(scope="session")
-def scratch_embedder(scratch_settings):
+def scratch_embedder():
     """A small random embedder in evaluation mode, once for each choice; never train it."""
 
     @cache
     def make(family, **choices):
-        return Embedder(scratch_settings(family, **choices), texts=WORDS).eval()
+        return cases.small_embedder(family, **choices).eval()
 
     return make
 
 
 @pytest.fixture
-def fresh_embedder(scratch_settings):
+def fresh_embedder():
     """A new small random embedder, to train."""
-
-    def make(family="qwen2_vl", **choices):
-        return Embedder(scratch_settings(family, **choices), texts=WORDS)
-
-    return make
+    return cases.small_embedder
 
 
 @pytest.fixture(scope="session")

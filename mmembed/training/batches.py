@@ -1,13 +1,17 @@
 """From the pairs of a step to chunks ready for the model; runs in the workers."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import PIL.Image
 import torch
 from torch import Tensor
 
+from mmembed.data.quarantine import BadRow
 from mmembed.errors import InputError
-from mmembed.items import Item, Pair
+from mmembed.files import fingerprint
+from mmembed.items import Image, Item, Pair
 from mmembed.losses.candidates import Candidates
 from mmembed.models.backbone import Preprocessor
 from mmembed.models.chunks import plan_chunks
@@ -15,28 +19,48 @@ from mmembed.models.sequence import Batch, Row, collate
 from mmembed.models.settings import Side
 from mmembed.training.settings import Chunks
 
+FILLER_SIDE = 56
+"""Side in pixels of the picture in a filler row."""
+
+
+@dataclass(frozen=True)
+class PreparedPair:
+    """A pair as rows: its query, then its positives and its hard negatives with the names of their content."""
+
+    pair: Pair
+    query: Row
+    targets: tuple[Row, ...]
+    target_keys: tuple[int, ...]
+
 
 @dataclass
 class TrainingBatch:
-    """A step's pairs as chunks of distinct rows.
+    """What one rank embeds of a global batch: its pairs as chunks of distinct rows.
 
     Args:
-        step: the step.
+        number: of the global batch, from 0.
         chunks: the distinct rows of both sides, cut.
         query_rows: for each query, its row in the chunks' rows taken one after another ``[B]``.
         target_rows: the same for each target ``[N]``.
         candidates: who is who among the targets.
         sources: source of each pair, for logs and errors.
         query_ids: name of each query, for errors.
+        bad: rows that could not be used and were replaced.
+        part: what the batch is called if it is a held-out slice.
+        filler: a chunk of one row that every part of the model runs for; ranks with fewer chunks than others run it
+            where the weights are sharded, and its embedding is used by nobody. None elsewhere.
     """
 
-    step: int
+    number: int
     chunks: list[Batch]
     query_rows: Tensor
     target_rows: Tensor
     candidates: Candidates
     sources: list[str]
     query_ids: list[str]
+    bad: tuple[BadRow, ...] = ()
+    part: str = ""
+    filler: Batch | None = None
 
     def to(self, device: torch.device | str) -> "TrainingBatch":
         """The batch on ``device``; Lightning calls this."""
@@ -46,53 +70,80 @@ class TrainingBatch:
             query_rows=self.query_rows.to(device),
             target_rows=self.target_rows.to(device),
             candidates=self.candidates.to(device),
+            filler=None if self.filler is None else self.filler.to(device),
         )
+
+    @property
+    def composition(self) -> Counter[str]:
+        """How many pairs each source gave."""
+        return Counter(self.sources)
+
+    def name(self, pair: int) -> str:
+        """What errors and logs call a pair."""
+        return f"{self.sources[pair]}:{self.query_ids[pair]}"
 
 
 class PairPreparer:
     """Pairs -> TrainingBatch, a picklable function of its arguments.
 
-    The targets are, for each pair in turn, its first positive and its hard negatives. Equal rows are held, and will be
+    The targets are, for each pair in turn, its positives and its hard negatives. Equal rows are held, and will be
     encoded, once.
+
+    Args:
+        preprocessor: of the backbone.
+        chunks: how rows are cut.
+        sources: names of the mixture's sources in order; their places are the source numbers of the candidates.
+        filler: whether every chunk must run every part of the model, as sharded weights ask for: a chunk without media
+            then gets one more row, with a picture, whose embedding nobody uses.
     """
 
-    def __init__(self, preprocessor: Preprocessor, chunks: Chunks) -> None:
+    def __init__(
+        self, preprocessor: Preprocessor, chunks: Chunks, sources: Sequence[str] = (), *, filler: bool = False
+    ) -> None:
         self.preprocessor = preprocessor
         self.chunks = chunks
+        self.numbers: Mapping[str, int] = {name: number for number, name in enumerate(sources)}
+        self.filler = preprocessor(_filler_item(), "query") if filler else None
 
-    def __call__(self, step: int, pairs: Sequence[Pair]) -> TrainingBatch:
-        """Prepare one step.
+    def __call__(self, number: int, pairs: Sequence[Pair]) -> TrainingBatch:
+        """Prepare pairs as the batch of this number.
 
         Raises:
             InputError: a row that cannot be used, named by source and query id.
         """
-        queries = [self._row(pair, pair.query, "query") for pair in pairs]
-        targets: list[Row] = []
-        owner: list[int] = []
-        labels: list[int] = []
-        items: list[Item] = []
-        for i, pair in enumerate(pairs):
-            labels.append(len(targets))
-            for item in (pair.positives[0], *(negative.item for negative in pair.negatives)):
-                targets.append(self._row(pair, item, "target"))
-                items.append(item)
-                owner.append(i)
+        return self.assemble(number, [self.prepare(pair) for pair in pairs], ())
+
+    def prepare(self, pair: Pair) -> PreparedPair:
+        """Decode, render and tokenize one pair.
+
+        Raises:
+            InputError: a row that cannot be used, named by source and query id.
+        """
+        items = (*pair.positives, *(negative.item for negative in pair.negatives))
+        return PreparedPair(
+            pair,
+            self._row(pair, pair.query, "query"),
+            tuple(self._row(pair, item, "target") for item in items),
+            tuple(_number(item.content_fingerprint()) for item in items),
+        )
+
+    def assemble(self, number: int, prepared: Sequence[PreparedPair], bad: tuple[BadRow, ...]) -> TrainingBatch:
+        """Make prepared pairs one batch; there may be none, on a rank that got no share of a small batch."""
+        pairs = [one.pair for one in prepared]
+        queries = [one.query for one in prepared]
+        targets = [row for one in prepared for row in one.targets]
         chunks, places = self._cut([*queries, *targets])
-        rows = torch.tensor([places[row.fingerprint] for row in (*queries, *targets)])
+        rows = torch.tensor([places[row.fingerprint] for row in (*queries, *targets)], dtype=torch.long)
         return TrainingBatch(
-            step=step,
+            number=number,
             chunks=chunks,
             query_rows=rows[: len(queries)],
             target_rows=rows[len(queries) :],
-            candidates=Candidates(
-                labels=torch.tensor(labels),
-                owner=torch.tensor(owner),
-                query_keys=torch.tensor([_number(pair.query.fingerprint()) for pair in pairs]),
-                target_keys=torch.tensor([_number(item.content_fingerprint()) for item in items]),
-                classes=_classes(pairs),
-            ),
+            candidates=_candidates(prepared, self.numbers),
             sources=[pair.source for pair in pairs],
             query_ids=[pair.query_id for pair in pairs],
+            bad=bad,
+            filler=None if self.filler is None else collate([self.filler]),
         )
 
     def _row(self, pair: Pair, item: Item, side: Side) -> Row:
@@ -102,6 +153,7 @@ class PairPreparer:
             raise error.within(f"{pair.source}: {pair.query_id}: {side}") from error
 
     def _cut(self, rows: Sequence[Row]) -> tuple[list[Batch], dict[str, int]]:
+        """The chunks of the distinct rows, and the place of each row among the rows of all chunks."""
         distinct = list({row.fingerprint: row for row in rows}.values())
         plan = plan_chunks(
             [len(row) for row in distinct],
@@ -109,9 +161,30 @@ class PairPreparer:
             max_tokens=self.chunks.tokens,
             max_padding=self.chunks.padding,
         )
-        order = [i for chunk in plan for i in chunk]
-        places = {distinct[i].fingerprint: place for place, i in enumerate(order)}
-        return [collate([distinct[i] for i in chunk]) for chunk in plan], places
+        chunks: list[Batch] = []
+        places: dict[str, int] = {}
+        start = 0
+        for chosen in plan:
+            chunk = [distinct[i] for i in chosen]
+            places |= {row.fingerprint: start + i for i, row in enumerate(chunk)}
+            if self.filler is not None and not any(row.media for row in chunk):
+                chunk.append(self.filler)
+            chunks.append(collate(chunk))
+            start += len(chunk)
+        return chunks, places
+
+
+def _candidates(prepared: Sequence[PreparedPair], numbers: Mapping[str, int]) -> Candidates:
+    owner = [i for i, one in enumerate(prepared) for _ in one.targets]
+    positive = [place < len(one.pair.positives) for one in prepared for place in range(len(one.targets))]
+    return Candidates(
+        owner=torch.tensor(owner, dtype=torch.long),
+        positive=torch.tensor(positive, dtype=torch.bool),
+        query_keys=torch.tensor([_number(one.pair.query.fingerprint()) for one in prepared], dtype=torch.long),
+        target_keys=torch.tensor([key for one in prepared for key in one.target_keys], dtype=torch.long),
+        classes=torch.tensor([_class(one.pair) for one in prepared], dtype=torch.long),
+        sources=torch.tensor([numbers.get(one.pair.source, 0) for one in prepared], dtype=torch.long),
+    )
 
 
 def _number(name: str) -> int:
@@ -119,6 +192,10 @@ def _number(name: str) -> int:
     return int(name[:16], 16) >> 1
 
 
-def _classes(pairs: Sequence[Pair]) -> Tensor:
-    known: dict[tuple[str, str], int] = {}
-    return torch.tensor([known.setdefault((p.source, p.class_id), len(known)) if p.class_id else -1 for p in pairs])
+def _class(pair: Pair) -> int:
+    """The class as a number that every rank gives it; the same name in another source is another class."""
+    return _number(fingerprint(pair.source, pair.class_id)) if pair.class_id else -1
+
+
+def _filler_item() -> Item:
+    return Item((Image(PIL.Image.new("RGB", (FILLER_SIDE, FILLER_SIDE))),))

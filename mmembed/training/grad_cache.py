@@ -25,6 +25,7 @@ def cached_gradients(
     *,
     backward: Callable[[Tensor], None] = Tensor.backward,
     keep_bytes: int = 0,
+    empty: Rep | None = None,
 ) -> tuple[Tensor, Rep]:
     """Backpropagate ``loss_of`` of the whole batch into the parameters behind ``encode``, and into those of the loss.
 
@@ -34,6 +35,7 @@ def cached_gradients(
         loss_of: sees the Rep of the whole batch, the chunks' rows one after another, and returns a scalar.
         backward: what computes gradients of a scalar, e.g. Lightning's ``manual_backward``.
         keep_bytes: activations kept between the passes; the chunk that crosses the budget is the first not kept.
+        empty: the Rep of no rows, for a process without chunks that takes part in a loss over several processes.
 
     Returns:
         The detached loss and the detached Rep of the whole batch.
@@ -48,7 +50,8 @@ def cached_gradients(
         graphs.append(rep if left > 0 else None)
         reps.append({name: tensor.detach() for name, tensor in rep.items()})
 
-    whole = {name: torch.cat([rep[name] for rep in reps]).detach().requires_grad_() for name in reps[0]}
+    joined = [*reps, *([] if empty is None else [empty])]
+    whole = {name: torch.cat([rep[name] for rep in joined]).detach().requires_grad_() for name in joined[0]}
     loss = loss_of(whole)
     backward(loss)
 

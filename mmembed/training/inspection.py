@@ -1,7 +1,5 @@
 """What a training step contains, token for token, read from the very batch that the model gets."""
 
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -9,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmembed.data.settings import Source
+from mmembed.data.sampler import Sampler
 from mmembed.models.prompts import Kind
 from mmembed.models.sequence import Batch
 from mmembed.training.batches import TrainingBatch
@@ -44,7 +42,7 @@ class PairView:
         source: of the mixture.
         query_id: name of the query.
         query: its row.
-        targets: its positive, then its hard negatives.
+        targets: its positives, then its hard negatives.
         masked: which targets of the step, by number, are no negatives of the query though they are not its own.
     """
 
@@ -67,28 +65,28 @@ class ChunkView:
 
 @dataclass(frozen=True)
 class SourceShare:
-    """Rows that a source gave to some steps, and the rows that its weight says."""
+    """Rows that a source gave to some steps, and the rows that its share says."""
 
     source: str
-    weight: float
+    share: float
     rows: int
     expected: float
 
 
-def view_pairs(batch: TrainingBatch, tokenizer: Any, masked: Tensor | None) -> list[PairView]:
+def view_pairs(batch: TrainingBatch, tokenizer: Any, masked: Tensor) -> list[PairView]:
     """The pairs of a step in order.
 
     Args:
         batch: the step.
         tokenizer: decodes single tokens.
-        masked: ``[B, N]`` True where a target is left out of a query's comparison; None masks nothing.
+        masked: ``[B, N]`` True where a target is left out of a query's comparison.
     """
     rows = [row for chunk in batch.chunks for row in view_rows(chunk, tokenizer)]
     owner = batch.candidates.owner
     views = []
     for i, (source, query_id) in enumerate(zip(batch.sources, batch.query_ids, strict=True)):
         own = batch.target_rows[owner == i].tolist()
-        out = [] if masked is None else masked[i].nonzero()[:, 0].tolist()
+        out = masked[i].nonzero()[:, 0].tolist()
         query = rows[int(batch.query_rows[i])]
         views.append(PairView(source, query_id, query, tuple(rows[row] for row in own), tuple(out)))
     return views
@@ -115,13 +113,11 @@ def view_chunks(batch: TrainingBatch) -> list[ChunkView]:
     return views
 
 
-def shares(sources: Mapping[str, Source], composition: Counter[str]) -> list[SourceShare]:
-    """The rows of each source beside what the weights say, for :meth:`mmembed.data.sampler.Sampler.composition`."""
-    weights, rows = sum(source.weight for source in sources.values()), composition.total()
-    return [
-        SourceShare(name, source.weight, composition[name], rows * source.weight / weights)
-        for name, source in sources.items()
-    ]
+def shares(sampler: Sampler, first_step: int, steps: int) -> list[SourceShare]:
+    """The rows that each source gives to some steps, beside what its share says."""
+    composition = sampler.composition(first_step, steps)
+    rows = composition.total()
+    return [SourceShare(name, share, composition[name], rows * share) for name, share in sampler.shares.items()]
 
 
 def _spans(ids: Tensor, kinds: Tensor, tokenizer: Any) -> list[Span]:

@@ -1,81 +1,164 @@
-"""The LightningModule: one optimiser step over an objective, by cached gradients, always."""
+"""The LightningModule: one optimiser step over an objective, by cached gradients, on one process or many, always."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
-from mmembed.errors import DivergenceError, InputError, nearest
-from mmembed.losses.objectives import ContrastiveObjective
+from mmembed.errors import DivergenceError, InputError
+from mmembed.losses.gather import gather, total
+from mmembed.losses.objectives import ContrastiveObjective, Loss
 from mmembed.losses.settings import ObjectiveSettings
 from mmembed.models.embedder import Embedder
 from mmembed.models.features import SharedFeatures
 from mmembed.models.sequence import Batch
 from mmembed.training.batches import TrainingBatch
+from mmembed.training.ema import EmaWeights
 from mmembed.training.grad_cache import Rep, cached_gradients
-from mmembed.training.optim import make_optimizer, make_schedule
+from mmembed.training.memory import memory_explained
+from mmembed.training.optim import clip_gradients, freeze, make_optimizer, make_schedule, parameter_groups
+from mmembed.training.processes import everyone
+from mmembed.training.reduction import sum_gradients
+from mmembed.training.reports import StepReport
 from mmembed.training.settings import MB, Stage
+from mmembed.training.sharding import even_chunks, is_sharded, shard, whole_tensor
+from mmembed.training.tally import StepTally
 
 EMBEDDING = "embedding"
+# ranks draw different dropout, and rank 0 what a single process draws
+_RANK_STRIDE = 1 << 40
 
 
 class EmbedderModule(LightningModule):  # type: ignore[misc]
     """Trains an Embedder for one stage.
 
-    Optimisation is manual, because the batch passes the model in chunks. The random state of a step is a function of
-    (seed, step), so a step is the same whatever came before it.
+    Optimisation is manual, because the batch passes the model in chunks. The random state of a batch is a function of
+    (seed, number of the batch, rank), so a step is the same whatever came before it. The loss of a global batch is the
+    sum of every rank's share, and so is its gradient: W ranks step as one would.
+
+    Args:
+        embedder: what trains.
+        stage: how.
+        seed: of the stage.
+        facts: plain values that its checkpoints carry and a resumed stage must share.
+
+    Attributes:
+        report: what the last optimiser step did; None before the first.
+        ema: the moving average of the trainable weights while training, if the stage asks for one.
     """
 
-    def __init__(self, embedder: Embedder, stage: Stage, *, seed: int) -> None:
+    # a checkpoint holds what trains, not the whole model
+    strict_loading = False
+
+    def __init__(self, embedder: Embedder, stage: Stage, *, seed: int, facts: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.embedder = embedder
         self.stage = stage
         self.seed = seed
+        self.facts = dict(facts or {})
         objective: ObjectiveSettings = stage.objective
-        self.objective: ContrastiveObjective = objective.build()
+        self.objective: ContrastiveObjective = objective.build(stage.rules)
+        self.report: StepReport | None = None
+        self.ema: EmaWeights | None = None
+        self._tally = StepTally()
+        self._loaded_ema: dict[str, Tensor] | None = None
         freeze(embedder, stage.freeze)
 
+    def configure_model(self) -> None:
+        """Shard the weights (FSDP2) where the trainer has several processes to spread them over."""
+        if self.device_mesh is not None and not self.sharded:
+            shard(self.embedder, self.device_mesh["data_parallel"])
+
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW and its schedule, stepped by hand."""
-        optimizer = make_optimizer(self.embedder.parameters(), self.stage.optim)
-        return {"optimizer": optimizer, "lr_scheduler": make_schedule(optimizer, self.stage.optim, self.stage.steps)}
+        """The optimiser and its schedule, stepped by hand."""
+        settings = self.stage.optim
+        groups = parameter_groups(self.embedder.backbone.named_parameters(), settings)
+        groups += parameter_groups(self.embedder.pooler.named_parameters(), settings, parts=False)
+        groups += _temperature_groups(self.objective, settings.lr)
+        optimizer = make_optimizer(groups, settings)
+        return {"optimizer": optimizer, "lr_scheduler": make_schedule(optimizer, settings, self.stage.steps)}
+
+    def trained(self) -> dict[str, torch.nn.Parameter]:
+        """The parameters that train, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def on_train_start(self) -> None:
+        """Begin, or go on with, the average of the weights."""
+        decay = self.stage.optim.ema
+        if decay is not None:
+            self.ema = EmaWeights(self.trained(), decay)
+            if self._loaded_ema is not None:
+                self.ema.load_state_dict(self._loaded_ema)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what trains; the rest is the base, which the checkpoint names by its hash."""
+        state, trained = checkpoint["state_dict"], self.trained()
+        checkpoint["facts"] = self.facts
+        checkpoint["state_dict"] = {name: state[name] for name in trained if name in state}
+        if self.ema is not None:
+            checkpoint["ema"] = {name: whole_tensor(value) for name, value in self.ema.state_dict().items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the average until the weights are in their place."""
+        self._loaded_ema = checkpoint.get("ema")
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> None:
-        """One optimiser step."""
-        torch.manual_seed(self.seed * 1_000_003 + batch.step)
+        """One global batch, and an optimiser step at the last of those that a step accumulates."""
+        accumulate = self.stage.optim.accumulate
+        torch.manual_seed(self.seed * 1_000_003 + batch.number + self.global_rank * _RANK_STRIDE)
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        optimizer.zero_grad()
-        loss, rep, logs = self.gradients(batch)
-        norm = self._clip()
-        self._check_finite(loss, norm, rep, batch)
-        optimizer.step()
-        schedule.step()
-        tokens = sum(int(chunk.lengths.sum()) for chunk in batch.chunks)
-        values = {"loss": loss, "grad_norm": norm, "lr": schedule.get_last_lr()[0], "tokens": float(tokens)}
-        self.log_dict({f"train/{name}": value for name, value in (values | logs).items()}, batch_size=1)
-        self.log("loss", loss, prog_bar=True, logger=False, batch_size=1)
+        if batch.number % accumulate == 0:
+            optimizer.zero_grad()
+            self._tally = StepTally()
+        loss, rep = self.gradients(batch)
+        self._refuse_no_number(loss, rep, batch)
+        self._refuse_no_negative(loss, batch)
+        self._tally.add(batch, loss)
+        if (batch.number + 1) % accumulate == 0:
+            self._step(batch, optimizer, schedule)
 
-    def gradients(self, batch: TrainingBatch) -> tuple[Tensor, Rep, dict[str, float]]:
-        """Put the batch's gradient into the parameters; loss and embeddings of distinct rows, detached, and logs."""
-        logs: dict[str, float] = {}
+    def _step(self, batch: TrainingBatch, optimizer: Any, schedule: Any) -> None:
+        sum_gradients(self.parameters())
+        norm = clip_gradients(self.trained().values(), self.stage.optim.clip_norm)
+        self._refuse_no_finite_norm(norm, batch)
+        optimizer.step()
+        done = {"grad_norm": float(norm), "lr": schedule.get_last_lr()[0]}
+        schedule.step()
+        self.objective.clamp()
+        if self.ema is not None:
+            self.ema.update()
+        self.report = self._tally.report((batch.number + 1) // self.stage.optim.accumulate, done)
+        self.log("loss", self.report.values["loss"], prog_bar=True, logger=False, batch_size=1)
+
+    def gradients(self, batch: TrainingBatch) -> tuple[Loss, Rep]:
+        """Put this rank's part of the gradient into the parameters; the loss, and the embeddings of distinct rows.
+
+        Raises:
+            InputError: a chunk does not fit the memory.
+        """
+        found: list[Loss] = []
 
         def loss_of(rep: Rep) -> Tensor:
-            embeddings = rep[EMBEDDING]
-            queries, targets = embeddings[batch.query_rows], embeddings[batch.target_rows]
-            loss, measured = self.objective(queries, targets, batch.candidates)
-            logs.update(measured)
-            return loss
+            found.append(self._loss(batch, rep[EMBEDDING]))
+            return found[0].share / self.stage.optim.accumulate
 
-        loss, rep = cached_gradients(
-            self.encoder(), batch.chunks, loss_of, backward=self._backward, keep_bytes=self.stage.chunks.keep_mb * MB
-        )
-        return loss, rep, logs
+        chunks = self._chunks(batch)
+        # whether a graph is kept must not differ between ranks whose weights are sharded
+        keep = 0 if self.sharded else self.stage.chunks.keep_mb * MB
+        empty = {EMBEDDING: torch.zeros(0, self.embedder.width, device=self.device)}
+        with self._one_reduction(), memory_explained(batch):
+            _, rep = cached_gradients(
+                self.encoder(), chunks, loss_of, backward=self._backward, keep_bytes=keep, empty=empty
+            )
+        return found[0], rep
 
     def encoder(self) -> Callable[[Batch], Rep]:
-        """Chunk -> Rep for one step; a frozen tower's features are shared by all its chunks and passes."""
+        """Chunk -> Rep for one batch; a frozen tower's features are shared by all its chunks and passes."""
         backbone = self.embedder.backbone
         features = SharedFeatures(backbone) if backbone.tower_is_frozen else None
 
@@ -85,18 +168,39 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         return encode
 
     def validation_step(self, batch: TrainingBatch, batch_idx: int) -> None:
-        """Loss and hit@1 of one source's held-out slice, every pair's target a candidate for every query."""
+        """Loss and hit@1 of one source's held-out slice, every target of the slice a candidate for every query."""
+        embeddings = self._embed(batch)
+        loss = self._loss(batch, embeddings)
+        targets, keys = gather(embeddings[batch.target_rows]), gather(batch.candidates.target_keys)
+        best = (embeddings[batch.query_rows] @ targets.T).argmax(1)
+        own = batch.candidates.target_keys[batch.candidates.labels]
+        counts = torch.stack([(keys[best] == own).sum(), torch.tensor(len(own), device=self.device)])
+        hits, queries = total(counts.double()).tolist()
+        values = {"val/hit@1": hits / queries, f"val/hit@1/{batch.part or batch.sources[0]}": hits / queries}
+        self.log_dict(values | {"val/loss": loss.value.float()}, batch_size=int(queries))
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the weights are spread over the processes."""
+        return is_sharded(self.embedder)
+
+    def _chunks(self, batch: TrainingBatch) -> list[Batch]:
+        return even_chunks(batch) if self.sharded else batch.chunks
+
+    def _embed(self, batch: TrainingBatch) -> Tensor:
+        """The embeddings of the chunks' rows one after another ``[R, D]``; R is 0 where this rank has no row."""
         encode = self.encoder()
-        embeddings = torch.cat([encode(chunk)[EMBEDDING] for chunk in batch.chunks])
-        queries, targets = embeddings[batch.query_rows], embeddings[batch.target_rows]
-        loss, _ = self.objective(queries, targets, batch.candidates)
-        keys, own = batch.candidates.target_keys, batch.candidates.labels
-        best = (queries @ targets.T).argmax(1)
-        hit = (keys[best] == keys[own]).float().mean()
-        rows = len(queries)
-        self.log(f"val/hit@1/{batch.sources[0]}", hit, batch_size=rows)
-        self.log("val/hit@1", hit, batch_size=rows, prog_bar=True)
-        self.log("val/loss", loss, batch_size=rows)
+        embedded = [encode(chunk)[EMBEDDING] for chunk in self._chunks(batch)]
+        return torch.cat([torch.zeros(0, self.embedder.width, device=self.device), *embedded])
+
+    def _loss(self, batch: TrainingBatch, embeddings: Tensor) -> Loss:
+        loss: Loss = self.objective(embeddings[batch.query_rows], embeddings[batch.target_rows], batch.candidates)
+        return loss
+
+    def _one_reduction(self) -> AbstractContextManager[None]:
+        """Keep DistributedDataParallel from reducing in each backward pass; it is done once, by hand."""
+        strategy = getattr(self._trainer, "strategy", None)
+        return strategy.block_backward_sync() if isinstance(strategy, DDPStrategy) else nullcontext()
 
     def _backward(self, loss: Tensor) -> None:
         if self._trainer is None:
@@ -104,39 +208,35 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         else:
             self.manual_backward(loss)
 
-    def _clip(self) -> Tensor:
-        limit = self.stage.optim.clip_norm
-        trainable = [p for p in self.embedder.parameters() if p.grad is not None]
-        return torch.nn.utils.clip_grad_norm_(trainable, float("inf") if limit is None else limit)
-
-    def _check_finite(self, loss: Tensor, norm: Tensor, rep: Rep, batch: TrainingBatch) -> None:
-        if bool(torch.isfinite(loss)) and bool(torch.isfinite(norm)):
+    def _refuse_no_number(self, loss: Loss, rep: Rep, batch: TrainingBatch) -> None:
+        if bool(torch.isfinite(loss.value)):
             return
         bad = ~torch.isfinite(rep[EMBEDDING]).all(-1)
         rows = (bad[batch.query_rows] | bad[batch.target_rows[batch.candidates.labels]]).nonzero()[:, 0].tolist()
-        named = [f"{batch.sources[i]}:{batch.query_ids[i]}" for i in rows[:8]]
-        raise DivergenceError(
-            f"step {batch.step}: expected a finite loss and gradient, got loss {loss.item()} and gradient norm "
-            f"{norm.item()}; rows whose embedding is not finite: {', '.join(named) or 'none'}; lower the "
-            "learning rate or look at these rows"
-        )
+        raise _diverged(batch, f"loss {loss.value.item()}", [batch.name(row) for row in rows])
 
+    def _refuse_no_finite_norm(self, norm: Tensor, batch: TrainingBatch) -> None:
+        if not bool(torch.isfinite(norm)):
+            raise _diverged(batch, f"loss {self._tally.loss} and gradient norm {norm.item()}", [])
 
-def freeze(embedder: Embedder, parts: tuple[str, ...]) -> None:
-    """Let train what the embedder was built to train, except the named parts of its backbone.
-
-    Raises:
-        InputError: a name that no parameter begins with.
-    """
-    for name, parameter in embedder.named_parameters():
-        parameter.requires_grad_(name in embedder.trainable)
-    backbone = dict(embedder.backbone.named_parameters())
-    for part in parts:
-        found = [parameter for name, parameter in backbone.items() if name.startswith(part)]
-        if not found:
-            heads = sorted({".".join(name.split(".")[:2]) for name in backbone})
+    def _refuse_no_negative(self, loss: Loss, batch: TrainingBatch) -> None:
+        if loss.logs["no_negative"] == 1:
             raise InputError(
-                "freeze", expected="the beginning of a parameter's name", got=f"'{part}'", remedy=nearest(part, heads)
-            )
-        for parameter in found:
-            parameter.requires_grad_(False)
+                f"batch {batch.number}", expected="a negative for at least one query", got="none: masks or scopes take "
+                "every target out", remedy="use larger batches, other blocks, hard negatives or fewer masks",
+            )  # fmt: skip
+
+
+def _temperature_groups(objective: ContrastiveObjective, rate: float) -> list[dict[str, Any]]:
+    """A learned temperature trains at its own rate and never decays."""
+    parameters = [p for p in objective.parameters() if p.requires_grad]
+    rate = objective.learning_rate or rate
+    return [{"params": parameters, "lr": rate, "weight_decay": 0.0, "name": "temperature"}] if parameters else []
+
+
+def _diverged(batch: TrainingBatch, got: str, mine: list[str]) -> DivergenceError:
+    rows = [name for names in everyone(mine) for name in names]
+    return DivergenceError(
+        f"batch {batch.number}: expected a finite loss and gradient, got {got}; rows whose embedding is not finite: "
+        f"{', '.join(rows[:8]) or 'none'}; lower the learning rate or look at these rows"
+    )

@@ -5,15 +5,27 @@ from typing import Literal
 
 from mmembed.data.settings import Sampling, Source
 from mmembed.errors import InputError
-from mmembed.losses.settings import Contrastive, ObjectiveSettings
+from mmembed.losses.settings import Contrastive, ObjectiveSettings, SourceRules
 
 MB = 1 << 20
+
+
+@dataclass(frozen=True)
+class PartRates:
+    """Rates of one part of a backbone."""
+
+    lr: float | None = None
+    """Peak learning rate; None is the optimiser's."""
+    weight_decay: float | None = None
+    """Decay; None is the optimiser's."""
 
 
 @dataclass(frozen=True)
 class Optim:
     """AdamW (arXiv:1711.05101) under a warm-up and a decay."""
 
+    algorithm: Literal["adamw", "adamw_8bit"] = "adamw"
+    """Whether the two moments are kept in 32 bits, or in 8 by blocks of 256 (arXiv:2110.02861, bitsandbytes)."""
     lr: float = 5e-5
     """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -21,17 +33,36 @@ class Optim:
     eps: float = 1e-8
     """Added to the root of the second moment."""
     weight_decay: float = 0.0
-    """Decay of matrices; vectors (norms, biases) have none."""
+    """Weights shrink by so much of themselves, times the learning rate, at each step."""
+    decay: Literal["matrices", "all"] = "matrices"
+    """What the weight decay shrinks: matrices, or vectors (norms, biases) too."""
+    parts: dict[str, PartRates] = field(default_factory=dict)
+    """Rates of parts of the backbone, by the beginning of their parameters' names; the longest that fits counts."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """Decay to zero at the last step, after the warm-up."""
     warmup_steps: int = 0
     """Steps over which the rate rises from zero to the peak."""
     clip_norm: float | None = 1.0
     """Largest norm of the whole gradient; None never clips."""
+    accumulate: int = 1
+    """Gradients of so many consecutive global batches are averaged before one step. Their negatives do not see each
+    other, unlike those of one larger batch_size, which costs no more memory thanks to cached gradients."""
+    ema: float | None = None
+    """Decay of a moving average of the trainable weights, 0.999 say; 0 keeps the weights themselves, None none."""
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise InputError("optim.lr", expected="more than 0", got=self.lr, remedy="5e-5 is VLM2Vec-V2's")
+        named: dict[str, Optim | PartRates] = {"optim": self}
+        named |= {f"optim.parts.{part}": rates for part, rates in self.parts.items()}
+        for where, rates in named.items():
+            if rates.lr is not None and not rates.lr > 0:
+                raise InputError(f"{where}.lr", expected="more than 0", got=rates.lr, remedy="5e-5 is VLM2Vec-V2's")
+            decay = rates.weight_decay
+            if decay is not None and not decay >= 0:
+                raise InputError(f"{where}.weight_decay", expected="at least 0", got=decay, remedy="0 turns it off")
+        if self.accumulate < 1:
+            raise InputError("optim.accumulate", expected="at least 1", got=self.accumulate, remedy="1 turns it off")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise InputError("optim.ema", expected="at least 0 and below 1", got=self.ema, remedy="0.999 is usual")
 
 
 @dataclass(frozen=True)
@@ -56,6 +87,24 @@ class Validation:
     """Last rows of each source that are held out."""
     every: int = 500
     """Steps between two validations."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """How often the state of a stage is written, and how much of it is kept."""
+
+    every: int = 500
+    """Optimiser steps between two checkpoints; one more is written at the end and when the run is told to stop."""
+    keep: int = 2
+    """How many of the newest are kept."""
+    keep_every: int | None = None
+    """Those at a multiple of so many steps are kept too; None keeps none beside the newest."""
+
+    def __post_init__(self) -> None:
+        for name in ("every", "keep", "keep_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"checkpoints.{name}", expected="at least 1", got=value, remedy="use a larger number")
 
 
 @dataclass(frozen=True)
@@ -84,15 +133,28 @@ class Stage:
     """Prepared media kept in memory by each process, in MiB."""
     validation: Validation | None = None
     """Held-out slice; None trains on every row."""
-    checkpoint_every: int = 500
-    """Steps between two checkpoints."""
-    finish: Literal["last", "best"] = "last"
-    """Which weights the stage hands on: the last, or the best on the held-out slice."""
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    """How often the state is written."""
+    finish: Literal["last", "best", "ema"] = "last"
+    """Which weights the stage hands on: the last, the best on the held-out slice, or their moving average."""
+    diverged: float | None = 4.0
+    """The run stops when the loss is so many times that of the stage's first steps, and a nat; None never stops."""
     log_every: int = 10
     """Steps between two logged points."""
+    loggers: tuple[Literal["tensorboard", "csv", "wandb"], ...] = ("tensorboard",)
+    """Where they go."""
+    strategy: Literal["ddp", "fsdp2"] = "ddp"
+    """With several processes: the weights whole on each (ddp), or spread over them layer by layer (fsdp2)."""
+
+    @property
+    def rules(self) -> dict[str, SourceRules]:
+        """What the objective is told about each source, in order."""
+        return {name: source.loss for name, source in self.mixture.items()}
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InputError("stage.steps", expected="at least 1", got=self.steps, remedy="leave the stage out instead")
         if self.finish == "best" and self.validation is None:
             raise InputError("stage.finish", expected="a validation to be best at", got="none", remedy="add validation")
+        if self.finish == "ema" and self.optim.ema is None:
+            raise InputError("stage.finish", expected="optim.ema to average with", got="none", remedy="0.999 is usual")

@@ -1,83 +1,206 @@
-"""One stage of training: data, module and Lightning's Trainer put together."""
+"""One stage of training: data, module and Lightning's Trainer put together, begun or gone on with."""
 
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import torch
-from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning import Callback, LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from mmembed.data.batching import StepDataset, step_loader
-from mmembed.data.mixture import Mixture, open_mixture
+from mmembed.data.batching import StepDataset, StepLoader, step_loader
+from mmembed.data.mixture import Mixture, as_drawn, open_mixture
+from mmembed.data.quarantine import Quarantine
 from mmembed.data.settings import Source
 from mmembed.data.tables import open_table
 from mmembed.errors import InputError
 from mmembed.files import fingerprint
-from mmembed.items import Item, Pair
 from mmembed.models.embedder import Embedder
 from mmembed.training.batches import PairPreparer, TrainingBatch
+from mmembed.training.callbacks import BEST, Guards, PatientFiles, StageCheckpoints
+from mmembed.training.checkpoint import (
+    CheckpointFiles,
+    base_fingerprint,
+    check_facts,
+    checkpoint_path,
+    clean_leftovers,
+    latest,
+    verify,
+)
+from mmembed.training.divergence import Divergence
+from mmembed.training.loggers import make_loggers
 from mmembed.training.module import EmbedderModule
+from mmembed.training.optim import freeze
+from mmembed.training.processes import ALONE, Processes
 from mmembed.training.progress import TrainingProgress
-from mmembed.training.settings import MB, Stage, Validation
+from mmembed.training.settings import MB, Stage
+from mmembed.training.strategies import trainer_choices
+from mmembed.training.train_log import TrainLog
+from mmembed.training.watch import Watch
 
-BEST = "best"
 
-
-def run_stage(
-    embedder: Embedder,
-    name: str,
-    stage: Stage,
-    *,
-    seed: int,
-    data_root: Path,
-    directory: Path,
-    accelerator: str = "auto",
-) -> None:
-    """Train ``embedder`` in place for one stage.
+@dataclass(frozen=True)
+class StageRun:
+    """A stage of a run, and where and on what it runs.
 
     Args:
-        embedder: what is trained; afterwards it has the last or the best weights, as the stage says.
         name: of the stage.
         stage: its settings.
         seed: of the run; each stage draws its own data order from it.
+        key: names the recipe and data of the run; a checkpoint of another is refused.
         data_root: folder the tables are relative to.
-        directory: where logs and checkpoints go; what an earlier run left there is removed.
+        directory: where logs and checkpoints go.
         accelerator: as Lightning names it.
+        processes: those of the run.
+    """
+
+    name: str
+    stage: Stage
+    seed: int
+    key: str
+    data_root: Path
+    directory: Path
+    accelerator: str = "auto"
+    processes: Processes = ALONE
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.directory / "checkpoints"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step was done and written."""
+        return checkpoint_path(self.checkpoints, self.stage.steps).is_dir()
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the weights are spread over the processes while the stage trains."""
+        return self.stage.strategy == "fsdp2" and self.processes.world > 1
+
+
+def run_stage(embedder: Embedder, run: StageRun, log: TrainLog) -> None:
+    """Train one stage to its end, from its last checkpoint if there is one; :func:`load_stage` gives its result.
+
+    Args:
+        embedder: what the stages before handed on; trained in place, or sharded for good.
+        run: the stage.
+        log: where to say what happens.
 
     Raises:
-        InputError: a table or row that cannot be used.
-        DivergenceError: the loss is no longer a number; the rows are named.
+        InputError: a table, row or checkpoint that cannot be used; where a checkpoint is not whole, the last good one
+            is named.
+        DivergenceError: the loss is no longer a number, or far worse than at the start; rows are named.
+        Interrupted: the run was told to stop; its state is written.
     """
-    shutil.rmtree(directory, ignore_errors=True)
+    stage, processes = run.stage, run.processes
+    freeze(embedder, stage.freeze)
     embedder.cache_media(stage.cache_mb * MB)
-    preparer = PairPreparer(embedder.backbone.preprocessor, stage.chunks)
-    mixture = open_training(name, stage, seed=seed, data_root=data_root)
-    loader = step_loader(StepDataset(mixture, preparer), 0, stage.steps, num_workers=stage.workers)
-    checks = [] if stage.validation is None else _validation_batches(stage, stage.validation, preparer, data_root)
-    module = EmbedderModule(embedder, stage, seed=stage_seed(name, seed))
+    facts = _facts(embedder, run)
+    resumed = _checkpoint_to_resume(run, facts)
+    mixture = open_training(run.name, stage, seed=run.seed, data_root=run.data_root)
+    preparer = PairPreparer(embedder.backbone.preprocessor, stage.chunks, list(stage.mixture), filler=run.sharded)
+    module = EmbedderModule(embedder, stage, seed=stage_seed(run.name, run.seed), facts=facts)
+    quarantine = Quarantine(mixture.sampler.sizes, stage.sampling.max_bad)
+    watch = Watch(stage.log_every, make_loggers(stage.loggers if processes.first else (), run.directory, run.name), log)
+    callbacks = [
+        # first, so that a step which is refused is logged
+        watch,
+        Guards(quarantine, Divergence(stage.diverged), log),
+        TrainingProgress(run.name, stage.steps),
+        # last, so that what the others saw of a step is in its checkpoint
+        StageCheckpoints(run.checkpoints, stage, log),
+    ]
+    log.begin(run.name, stage, embedder, mixture.sampler, processes, resumed)
     with _without_lightning_advice():
-        trainer = _make_trainer(name, stage, directory, accelerator)
+        trainer = _make_trainer(run, callbacks)
+        trainer.fit(module, datamodule=StageData(mixture, preparer, run), ckpt_path=resumed, weights_only=True)
+    planned = mixture.sampler.composition(0, stage.steps * stage.optim.accumulate)
+    log.end(run.name, watch.composition, planned, quarantine)
+
+
+def load_stage(embedder: Embedder, run: StageRun) -> None:
+    """Put the weights that a finished stage hands on into the embedder that it began with.
+
+    Raises:
+        InputError: the checkpoint is not whole, or was made from other weights.
+    """
+    stage = run.stage
+    path = run.checkpoints / BEST if stage.finish == BEST else checkpoint_path(run.checkpoints, stage.steps)
+    freeze(embedder, stage.freeze)
+    check_facts(verify(path), _facts(embedder, run), path)
+    checkpoint = CheckpointFiles().load_checkpoint(path)
+    weights = checkpoint["ema" if stage.finish == "ema" else "state_dict"]
+    prefix = "embedder."
+    embedder.load_state_dict(
+        {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}, strict=False
+    )
+
+
+class StageData(LightningDataModule):  # type: ignore[misc]
+    """The global batches of a stage from the step the trainer stands at, and its held-out slices."""
+
+    def __init__(self, mixture: Mixture, preparer: PairPreparer, run: StageRun) -> None:
+        super().__init__()
+        self.mixture = mixture
+        self.preparer = preparer
+        self.run = run
+
+    def train_dataloader(self) -> Iterable[TrainingBatch]:
+        """The batches from here to the end; a resumed stage does not prepare those before."""
+        accumulate, processes = self.run.stage.optim.accumulate, self.run.processes
+        dataset = StepDataset(self.mixture, self.preparer, processes.rank, processes.world)
+        first = self.trainer.global_step * accumulate
+        last = self.run.stage.steps * accumulate
+        return _Unsized(step_loader(dataset, first, last, num_workers=self.run.stage.workers))
+
+    def val_dataloader(self) -> Any:
+        """One batch for each source's held-out rows; none without validation."""
+        validation = self.run.stage.validation
+        if validation is None:
+            return []
         # a list is a dataset to torch, though not to its types
-        trainer.fit(module, loader, DataLoader(checks, batch_size=None) if checks else None)  # type: ignore[arg-type]
-    if stage.finish == BEST:
-        _load_best(module, directory)
+        return DataLoader(self._held_out(validation.rows), batch_size=None)  # type: ignore[arg-type]
+
+    def _held_out(self, held_out: int) -> list[TrainingBatch]:
+        batches = []
+        for name, source in _drawn_from(self.run.stage).items():
+            table = open_table(self.run.data_root / source.table)
+            rows = range(len(table) - held_out, len(table))[self.run.processes.rank :: self.run.processes.world]
+            batches.append(replace(self.preparer(0, [as_drawn(table[row], name, source) for row in rows]), part=name))
+        return batches
+
+
+class _Unsized:
+    """A loader without a length: Lightning would take that of the rest for that of the whole stage, and stop early."""
+
+    def __init__(self, loader: StepLoader) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[TrainingBatch]:
+        return iter(self.loader)
 
 
 def open_training(name: str, stage: Stage, *, seed: int, data_root: Path) -> Mixture:
     """What the stage called ``name`` draws its steps from, for the seed of a run; held-out rows are left out.
 
     Raises:
-        InputError: a table that cannot be used, or has no rows beyond those held out.
+        InputError: a table that cannot be used, has no rows beyond those held out, or fewer rows than a block whose
+            repeats no mask would take out.
     """
     part = _training_part(stage, data_root)
-    return open_mixture(part, stage.sampling, seed=stage_seed(name, seed), data_root=data_root)
+    mixture = open_mixture(part, stage.sampling, seed=stage_seed(name, seed), data_root=data_root)
+    if not getattr(stage.objective, "mask_duplicates", True):
+        for source, (rows, block) in mixture.repeats().items():
+            raise InputError(
+                f"mixture.{source}", expected=f"at least {block} rows, one block", got=rows,
+                remedy="lower sampling.block_size, or turn on mask_duplicates: a row would be its own negative",
+            )  # fmt: skip
+    return mixture
 
 
 def stage_seed(name: str, seed: int) -> int:
@@ -85,12 +208,54 @@ def stage_seed(name: str, seed: int) -> int:
     return int(fingerprint(str(seed), name)[:8], 16)
 
 
+def _make_trainer(run: StageRun, callbacks: list[Callback]) -> Trainer:
+    stage = run.stage
+    return Trainer(
+        max_steps=stage.steps,
+        accelerator=run.accelerator,
+        precision=stage.precision,
+        plugins=[PatientFiles()],
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        **trainer_choices(stage.strategy, run.processes),
+        **_validation_choices(stage),
+    )
+
+
+def _facts(embedder: Embedder, run: StageRun) -> dict[str, Any]:
+    """What must be the same when a checkpoint is taken up: recipe and data, stage, and weights that do not train."""
+    trains = {name for name, parameter in embedder.named_parameters() if parameter.requires_grad}
+    state = embedder.state_dict()
+    base = base_fingerprint((name, value) for name, value in state.items() if name not in trains)
+    return {"recipe": run.key, "stage": run.name, "base": base}
+
+
+def _checkpoint_to_resume(run: StageRun, facts: dict[str, Any]) -> Path | None:
+    """The newest checkpoint, whole and of this run; a stage without one begins in an empty folder."""
+
+    def make_ready() -> None:
+        clean_leftovers(run.checkpoints)
+        newest = latest(run.checkpoints)
+        if newest is None:
+            shutil.rmtree(run.directory, ignore_errors=True)
+        else:
+            check_facts(verify(newest), facts, newest)
+
+    run.processes.let_first(make_ready)
+    return latest(run.checkpoints)
+
+
 def _training_part(stage: Stage, data_root: Path) -> dict[str, Source]:
     """The sources without their held-out rows."""
     if stage.validation is None:
         return dict(stage.mixture)
-    parts = {}
-    for name, source in stage.mixture.items():
+    parts = dict(stage.mixture)
+    for name, source in _drawn_from(stage).items():
         rows = len(open_table(data_root / source.table))
         left = rows - stage.validation.rows
         if left < 1:
@@ -102,70 +267,38 @@ def _training_part(stage: Stage, data_root: Path) -> dict[str, Source]:
     return parts
 
 
-def _validation_batches(
-    stage: Stage, validation: Validation, preparer: PairPreparer, data_root: Path
-) -> list[TrainingBatch]:
-    """The last rows of each source, a batch for each."""
-    batches = []
-    for name, source in stage.mixture.items():
-        table = open_table(data_root / source.table)
-        rows = range(len(table) - validation.rows, len(table))
-        batches.append(preparer(0, [_named(table[row], name, source) for row in rows]))
-    return batches
+def _drawn_from(stage: Stage) -> dict[str, Source]:
+    """The sources that have a weight; the table of another need not be there."""
+    return {name: source for name, source in stage.mixture.items() if source.weight}
 
 
-def _named(pair: Pair, name: str, source: Source) -> Pair:
-    return replace(pair, source=name, query=Item.of(pair.query, source.instruction))
-
-
-def _make_trainer(name: str, stage: Stage, directory: Path, accelerator: str) -> Trainer:
-    checkpoints = directory / "checkpoints"
-    callbacks: list[Callback] = [
-        TrainingProgress(name, stage.steps),
-        ModelCheckpoint(
-            checkpoints, filename="step-{step}", every_n_train_steps=stage.checkpoint_every, save_last=True
-        ),
-    ]
-    if stage.validation is not None:
-        callbacks.append(ModelCheckpoint(checkpoints, filename=BEST, monitor="val/hit@1", mode="max"))
-    return Trainer(
-        max_steps=stage.steps,
-        accelerator=accelerator,
-        devices=1,
-        precision=stage.precision,
-        logger=TensorBoardLogger(directory, name="", version="logs"),
-        callbacks=callbacks,
-        val_check_interval=None if stage.validation is None else min(stage.validation.every, stage.steps),
-        check_val_every_n_epoch=1 if stage.validation is None else None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=stage.log_every,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-
-
-def _load_best(module: EmbedderModule, directory: Path) -> None:
-    state = torch.load(directory / "checkpoints" / f"{BEST}.ckpt", map_location="cpu", weights_only=True)
-    module.load_state_dict(state["state_dict"])
+def _validation_choices(stage: Stage) -> dict[str, Any]:
+    if stage.validation is None:
+        return {"limit_val_batches": 0}
+    every = min(stage.validation.every, stage.steps) * stage.optim.accumulate
+    return {"val_check_interval": every, "check_val_every_n_epoch": None}
 
 
 @contextmanager
 def _without_lightning_advice() -> Iterator[None]:
-    """Silence what Lightning says about workers, hardware and validation, which the recipe has decided.
-
-    Also that a checkpoint holds the state after a step: it is the one to go on from.
-    """
+    """Silence what Lightning says about workers, hardware, validation and resuming, which the recipe has decided."""
     talkers = [logging.getLogger(name) for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch")]
     levels = [talker.level for talker in talkers]
     for talker in talkers:
         talker.setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-        warnings.filterwarnings("ignore", message=".*validation_step.* but have no .val_dataloader.*")
-        warnings.filterwarnings("ignore", message=".*no pre-optimization state was saved.*")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        for message in _ADVICE:
+            warnings.filterwarnings("ignore", message=message)
         yield
     for talker, level in zip(talkers, levels, strict=True):
         talker.setLevel(level)
+
+
+_ADVICE = (
+    ".*does not have many workers.*",
+    ".*GPU available but not used.*",
+    ".*validation_step.* but have no .val_dataloader.*",
+    ".*no pre-optimization state was saved.*",
+    ".*dataloader is not resumable.*",
+    ".*LeafSpec.*",
+)

@@ -57,7 +57,7 @@ def test_a_recipe_is_read_and_its_parts_are_built(path):
     assert embeds(recipe.embedder)
     for stage in recipe.stages.values():
         assert stage.objective.build() is not None
-        optimizer = make_optimizer([torch.nn.Parameter(torch.ones(2, 2))], stage.optim)
+        optimizer = make_optimizer([{"params": [torch.nn.Parameter(torch.ones(2, 2))]}], stage.optim)
         assert optimizer.param_groups[0]["lr"] == stage.optim.lr
 
 

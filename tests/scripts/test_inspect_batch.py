@@ -7,7 +7,7 @@ import torch
 
 from data_prep.demo import Sizes, make_demo
 from mmembed.data.sampler import Sampler
-from mmembed.data.settings import Source
+from mmembed.data.settings import Sampling
 from mmembed.items import Image, Item, Negative, Pair, Video
 from mmembed.losses.settings import Contrastive
 from mmembed.models.prompts import Kind
@@ -59,8 +59,12 @@ def batch(preprocessor, pairs):
     return PairPreparer(preprocessor, Chunks(rows=2))(7, pairs)
 
 
+def nothing_masked(batch):
+    return torch.zeros(len(batch.query_rows), len(batch.target_rows), dtype=torch.bool)
+
+
 def test_every_token_is_there_once_with_its_kind(batch, preprocessor, pairs):
-    views = view_pairs(batch, preprocessor.tokenizer, None)
+    views = view_pairs(batch, preprocessor.tokenizer, nothing_masked(batch))
 
     for pair, view in zip(pairs, views, strict=True):
         targets = [pair.positives[0], *(negative.item for negative in pair.negatives)]
@@ -77,7 +81,7 @@ def test_every_token_is_there_once_with_its_kind(batch, preprocessor, pairs):
 
 
 def test_media_collapse_to_their_number_of_tokens(batch, preprocessor):
-    first, second, _ = view_pairs(batch, preprocessor.tokenizer, None)
+    first, second, _ = view_pairs(batch, preprocessor.tokenizer, nothing_masked(batch))
 
     assert first.query.spans[0] == Span(Kind.IMAGE, ("<|image_pad|>",), 2)
     media = [span for span in second.query.spans if span.kind in (Kind.IMAGE, Kind.VIDEO)]
@@ -85,10 +89,11 @@ def test_media_collapse_to_their_number_of_tokens(batch, preprocessor):
 
 
 def test_masked_targets_are_those_of_the_objective(batch, preprocessor):
-    views = view_pairs(batch, preprocessor.tokenizer, Contrastive().build().mask(batch.candidates))
+    views = view_pairs(batch, preprocessor.tokenizer, Contrastive().build().excluded(batch.candidates))
 
     assert [view.masked for view in views] == [(3,), (), (0,)]
-    assert [view.masked for view in view_pairs(batch, preprocessor.tokenizer, None)] == [(), (), ()]
+    plain = Contrastive(mask_duplicates=False).build().excluded(batch.candidates)
+    assert [view.masked for view in view_pairs(batch, preprocessor.tokenizer, plain)] == [(), (), ()]
 
 
 def test_chunks_say_what_is_computed(batch):
@@ -102,10 +107,9 @@ def test_chunks_say_what_is_computed(batch):
 
 
 def test_shares_stand_beside_what_the_weights_say():
-    sources = {"a": Source("a.jsonl", weight=3), "b": Source("b.jsonl", weight=1)}
-    sampler = Sampler({"a": 50, "b": 50}, {"a": 3, "b": 1}, 8, 4, 4, seed=0)
+    sampler = Sampler({"a": 50, "b": 50}, {"a": 3, "b": 1}, Sampling(8, 4, 4), seed=0)
 
-    found = shares(sources, sampler.composition(0, 10))
+    found = shares(sampler, 0, 10)
 
     assert [(share.source, share.expected) for share in found] == [("a", 60), ("b", 20)]
     assert [share.rows for share in found] == [60, 20]

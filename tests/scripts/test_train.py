@@ -17,6 +17,7 @@ from data_prep.demo import Sizes, make_demo
 from mmembed import Embedder
 from mmembed.counters import counting
 from mmembed.recipe import read_recipe
+from mmembed.training.checkpoint import CheckpointFiles
 from scripts.train import CONFIGS, find_config, main
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +55,7 @@ stages:
     sampling: {batch_size: 6, block_size: 2}
     chunks: {rows: 4, keep_mb: 0}
     optim: {lr: 1e-3}
-    checkpoint_every: 2
+    checkpoints: {every: 2}
     log_every: 1
 """
 
@@ -138,7 +139,9 @@ def test_a_recipe_is_found_by_path_or_name(config):
         (("name: tiny", "name: tiny\nname: again"), [], "line 3: name: expected each key once"),
         (("steps: 3", "steps: three"), [], "'three'"),
         (("demo/motion.jsonl", "demo/motions.jsonl"), [], "motions.jsonl: expected a prepared table, got no such file"),
-        (("block_size: 4", "block_size: 3"), [], "expected a divisor of batch_size 8, got 3"),
+        (("block_size: 4", "block_size: 0"), [], "expected 1 or more, got 0"),
+        (("question.jsonl}", "question.jsonl, weight: -1}"), [], "source.weight"),
+        (("log_every: 1", "checkpoints: {evry: 3}"), [], "got 'evry'; did you mean 'every'?"),
         (("demo/motion.jsonl}", "demo/motion.jsonl, limit: 0}"), [], "expected 1 or more, got 0"),
         (("", ""), ["--stages.frist.steps", "2"], "--stages.frist.steps: expected a name the recipe has, got 'frist'"),
         (("", ""), ["--stages.first.step", "2"], "got 'step'; did you mean 'steps'?"),
@@ -169,10 +172,14 @@ def test_a_tiny_recipe_trains_end_to_end_and_only_once(train, tmp_path, capsys, 
     run = tmp_path / "run"
     assert f"trained: {run / 'final'}" in capsys.readouterr().out
     assert read_recipe(run / "recipe.yaml") == read_recipe(config)
-    assert json.loads((run / "run.json").read_text())["name"] == "tiny"
+    said = json.loads((run / "run.json").read_text())
+    assert (said["name"], said["state"]) == ("tiny", "done")
     assert {path.name for path in (run / "stages").iterdir()} == {"first", "second"}
     assert len(logged(run, "first", "train/loss")) == len(logged(run, "second", "train/loss")) == 3
-    assert {p.name for p in (run / "stages/second/checkpoints").iterdir()} >= {"step-step=2.ckpt", "last.ckpt"}
+    written = sorted(path.name for path in (run / "stages/second/checkpoints").iterdir())
+    assert written == ["step-00000002", "step-00000003"]
+    log = (run / "train.log").read_text()
+    assert re.search(r"stage second done.*\n.*source +rows +planned\n.*motion +(\d+) +\1\n.*image +(\d+) +\2\n", log)
     embedder = Embedder.from_pretrained(run / "final")
     assert embedder.encode(["a red circle", "a blue cross"]).norm(dim=1).tolist() == pytest.approx([1, 1])
 
@@ -187,7 +194,10 @@ def test_another_recipe_in_the_same_folder_is_refused_unless_told(train, tmp_pat
     before = weights(tmp_path / "run")
 
     assert train("--stages.second.steps", "2") == 2
-    assert "got a run of 'tiny'; choose another --output, or add --overwrite" in capsys.readouterr().err
+    assert (
+        "got a run of 'tiny' with other settings (stages.second.steps was 1, is 2); choose another --output, or add "
+        "--overwrite" in capsys.readouterr().err
+    )
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(tmp_path / "run").items())
 
     assert train("--stages.second.steps", "2", "--overwrite") == 0
@@ -218,7 +228,7 @@ def test_each_stage_trains_and_hands_on_what_it_trained(train, tmp_path):
     train("--stages.second.optim.lr", "1e-30", output="idle")
 
     both, idle = weights(tmp_path / "both"), weights(tmp_path / "idle")
-    checkpoint = torch.load(tmp_path / "idle/stages/first/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    checkpoint = load_file(tmp_path / "idle/stages/first/checkpoints/step-00000003/weights.safetensors")
     after_first = {name.removeprefix("embedder.backbone.model."): tensor for name, tensor in checkpoint.items()}
     norm = "language_model.norm.weight"
     assert torch.equal(idle[norm], after_first[norm])
@@ -236,7 +246,7 @@ def test_the_best_weights_on_the_held_out_rows_are_handed_on(train, config, tmp_
 
     run = tmp_path / "run"
     hits = logged(run, "only", "val/hit@1")
-    best = torch.load(run / "stages/only/checkpoints/best.ckpt", weights_only=True)
+    best = CheckpointFiles().load_checkpoint(run / "stages/only/checkpoints/best")
     assert len(hits) == len(logged(run, "only", "val/hit@1/motion")) == 4
     assert best["global_step"] == 1 + hits.index(max(hits))
     kept = {name.removeprefix("embedder.backbone.model."): tensor for name, tensor in best["state_dict"].items()}
@@ -261,13 +271,14 @@ def test_a_run_that_diverges_names_the_rows(train, tmp_path, capsys):
 def test_a_run_whose_replacement_failed_is_not_taken_for_done(train, tmp_path, capsys):
     assert train() == 0
     assert train("--stages.first.optim.lr", "1e30", "--stages.first.optim.clip_norm", "null", "--overwrite") == 1
-    assert not (tmp_path / "run/run.json").exists()
+    assert json.loads((tmp_path / "run/run.json").read_text())["state"] == "training"
 
-    capsys.readouterr()
-    assert train() == 0
+    assert train() == 2
+    assert "stages.first.optim.lr was 1e+30, is 0.001" in capsys.readouterr().err
+    assert train("--overwrite") == 0
 
     assert capsys.readouterr().out.startswith("trained: ")
-    assert (tmp_path / "run/run.json").is_file()
+    assert json.loads((tmp_path / "run/run.json").read_text())["state"] == "done"
 
 
 def test_a_bad_row_met_in_training_is_named(train, data, tmp_path, config, capsys):

@@ -10,12 +10,14 @@ from torch.utils.data import DataLoader
 
 from mmembed import Embedder, Item, Pair, Video
 from mmembed.counters import counting
+from mmembed.errors import InputError
 from mmembed.items import Negative
-from mmembed.losses.settings import Contrastive
+from mmembed.losses.settings import Contrastive, LearnedTemperature
 from mmembed.models.settings import EmbedderSettings, Lora, QwenVL, RawPrompt
 from mmembed.training.batches import PairPreparer
 from mmembed.training.module import DivergenceError, EmbedderModule, freeze
-from mmembed.training.settings import Chunks, Optim, Stage
+from mmembed.training.optim import clip_gradients
+from mmembed.training.settings import Chunks, Optim, PartRates, Stage
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 CUTS = [Chunks(rows=2, keep_mb=0), Chunks(rows=3, keep_mb=1), Chunks(tokens=60, keep_mb=0), Chunks(rows=1)]
@@ -62,14 +64,14 @@ def difference(ours, theirs):
 def test_mixed_batches_have_the_same_gradient_however_they_are_cut(family, pairs, fresh_embedder):
     embedder = fresh_embedder(family).train()
     plain = module_of(embedder)
-    loss, _, _ = plain.gradients(prepared(plain, pairs))
+    loss, _ = plain.gradients(prepared(plain, pairs))
     expected = {name: g.clone() for name, g in gradients_of(plain).items()}
 
     for chunks in CUTS:
         embedder.zero_grad()
         cut = module_of(embedder, chunks)
-        ours, _, _ = cut.gradients(prepared(cut, pairs))
-        assert ours.item() == pytest.approx(loss.item(), rel=1e-5)
+        ours, _ = cut.gradients(prepared(cut, pairs))
+        assert ours.value.item() == pytest.approx(loss.value.item(), rel=1e-5)
         assert difference(gradients_of(cut), expected) < 1e-4
 
 
@@ -77,8 +79,8 @@ def direct_gradients(module, batch):
     """The slow twin: every chunk with its graph, one backward pass through all of it."""
     module.zero_grad()
     embeddings = torch.cat([module.embedder(chunk) for chunk in batch.chunks])
-    loss, _ = module.objective(embeddings[batch.query_rows], embeddings[batch.target_rows], batch.candidates)
-    loss.backward()
+    loss = module.objective(embeddings[batch.query_rows], embeddings[batch.target_rows], batch.candidates)
+    loss.share.backward()
     return {name: g.clone() for name, g in gradients_of(module).items()}
 
 
@@ -109,23 +111,24 @@ def test_adapter_dropout_repeats_itself_in_the_second_pass(dora, keep_mb, golden
 
 class Watch(lightning.Callback):
     def __init__(self):
-        self.logged = []
+        self.reports = []
 
-    def on_train_batch_end(self, trainer, *_):
-        self.logged.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+    def on_train_batch_end(self, trainer, module, *_):
+        self.reports.append(module.report)
 
 
 def fit(module, batches, validation=None, **choices):
     watch = Watch()
+    choices = {"max_steps": len(batches)} | choices
     trainer = lightning.Trainer(
-        max_steps=len(batches), accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+        accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, callbacks=[watch], **choices,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PossibleUserWarning)
         loaders = None if validation is None else DataLoader(validation, batch_size=None)
         trainer.fit(module, DataLoader(batches, batch_size=None), loaders)
-    return watch.logged, trainer
+    return watch.reports, trainer
 
 
 def weights_of(module):
@@ -220,14 +223,23 @@ def lora_embedder_with_seed(golden):
 def test_training_learns_the_batch_and_logs_each_step(pairs, fresh_embedder):
     module = module_of(fresh_embedder(), optim=Optim(lr=1e-2, schedule="constant"), steps=8)
 
-    logged, _ = fit(module, [prepared(module, pairs, step) for step in range(8)])
+    reports, trainer = fit(module, [prepared(module, pairs, step) for step in range(8)])
 
-    assert logged[-1]["train/loss"] < logged[0]["train/loss"] / 4
-    assert logged[0]["train/lr"] == pytest.approx(1e-2)
-    assert logged[0]["train/tokens"] == sum(int(c.lengths.sum()) for c in prepared(module, pairs).chunks)
+    first, last = reports[0], reports[-1]
+    chunks = prepared(module, pairs).chunks
+    assert last.values["loss"] < first.values["loss"] / 4
+    assert first.values["lr"] == pytest.approx(1e-2)
+    assert first.tokens == sum(int(chunk.lengths.sum()) for chunk in chunks)
+    assert first.padded == sum(len(chunk) * int(chunk.lengths.max()) for chunk in chunks)
+    assert (first.items, first.sources) == (11, {"s": 5})
     # in each direction of the two equal queries the other's positive is masked
-    assert logged[0]["train/masked"] == pytest.approx(2 / 30)
-    assert logged[0]["loss"] == logged[0]["train/loss"]
+    assert first.values["masked"] == pytest.approx(2 / 30)
+    assert [report.step for report in reports] == list(range(1, 9))
+    assert trainer.callback_metrics["loss"] == pytest.approx(last.values["loss"])
+    losses = [loss for _, loss in first.hardest]
+    assert losses == sorted(losses, reverse=True)
+    assert {name for name, _ in first.hardest} == {f"s:{i}" for i in range(5)}
+    assert sum(losses) / 5 == pytest.approx(first.values["loss"])
 
 
 def test_the_gradient_is_clipped_to_the_norm_given(pairs, fresh_embedder):
@@ -235,7 +247,7 @@ def test_the_gradient_is_clipped_to_the_norm_given(pairs, fresh_embedder):
     for limit in (None, 1e-3):
         module = module_of(fresh_embedder(), optim=Optim(clip_norm=limit))
         module.gradients(prepared(module, pairs))
-        whole = module._clip()
+        whole = clip_gradients(module.trained().values(), limit)
         norms.append((whole.item(), torch.stack([g.norm() for g in gradients_of(module).values()]).norm().item()))
 
     assert norms[0][0] == pytest.approx(norms[0][1], rel=1e-4)
@@ -262,7 +274,7 @@ def test_a_loss_that_is_no_number_stops_before_the_step_and_names_the_rows(pairs
 
     with pytest.raises(
         DivergenceError,
-        match=r"step 0: expected a finite loss and gradient, got loss nan .*: s:0, s:1, s:2, s:3; lower",
+        match=r"batch 0: expected a finite loss and gradient, got loss nan; .*: s:0, s:1, s:2, s:3; lower",
     ):
         fit(module, [batch])
 
@@ -295,8 +307,8 @@ def test_validation_reports_loss_and_hits(pairs, fresh_embedder):
     reported = {name: float(value) for name, value in trainer.callback_metrics.items()}
     assert reported["val/hit@1"] == pytest.approx(sum(hits) / len(hits))
     assert reported["val/hit@1/s"] == reported["val/hit@1"]
-    loss, _ = module.objective(embeddings[held_out.query_rows], embeddings[held_out.target_rows], held_out.candidates)
-    assert reported["val/loss"] == pytest.approx(loss.item(), rel=1e-4)
+    loss = module.objective(embeddings[held_out.query_rows], embeddings[held_out.target_rows], held_out.candidates)
+    assert reported["val/loss"] == pytest.approx(loss.value.item(), rel=1e-4)
 
 
 def test_each_stage_chooses_anew_what_trains(golden, fresh_embedder):
@@ -319,3 +331,115 @@ def test_freezing_an_unknown_part_names_the_known_ones(scratch_embedder):
         ValueError, match=r"freeze: expected the beginning .*, got 'model\.vision'; did you mean 'model\.visual'"
     ):
         freeze(scratch_embedder("qwen2_vl"), ("model.vision",))
+
+
+def test_accumulation_averages_the_gradients_of_batches_that_do_not_see_each_other(pairs, fresh_embedder):
+    torch.manual_seed(0)
+    module = module_of(fresh_embedder(), optim=Optim(lr=1e-2, accumulate=2))
+    batches = [prepared(module, part, step) for step, part in enumerate((pairs[:3], pairs[3:]))]
+    expected = {}
+    for batch in batches:
+        for name, gradient in direct_gradients(module, batch).items():
+            expected[name] = expected.get(name, 0) + gradient / 2
+
+    reports, trainer = fit(module, batches, max_steps=1)
+
+    norm = torch.stack([gradient.norm() for gradient in expected.values()]).norm().item()
+    assert trainer.global_step == 1
+    assert reports[0] is None
+    assert (reports[1].step, reports[1].sources) == (1, {"s": 5})
+    assert reports[1].values["grad_norm"] == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"optim": Optim(lr=1e-2, ema=0.9)},
+        {"optim": Optim(lr=1e-2, accumulate=1)},
+        {"optim": Optim(lr=1e-2, parts={"model.visual": PartRates(lr=1e-2)})},
+        {"objective": Contrastive(temperature=0.1, margin=float("inf"))},
+        {"objective": Contrastive(temperature=0.1, block_rows=64)},
+        {"objective": Contrastive(temperature=0.1, in_batch="batch", share_negatives=True, positives="log_sum")},
+        {"diverged": None},
+    ],
+    ids=["ema", "accumulate", "parts", "margin", "blocks", "scope", "diverged"],
+)
+def test_a_component_at_its_identity_changes_no_bit(choice, pairs, fresh_embedder):
+    found = []
+    for stage in ({}, choice):
+        torch.manual_seed(0)
+        module = module_of(fresh_embedder(), Chunks(rows=2, keep_mb=0), **stage)
+        fit(module, [prepared(module, pairs, step) for step in range(2)])
+        found.append(weights_of(module))
+
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_the_average_follows_the_weights_and_without_decay_is_them(pairs, fresh_embedder):
+    averages = {}
+    for decay in (0.0, 0.5):
+        torch.manual_seed(0)
+        module = module_of(fresh_embedder(), optim=Optim(lr=1e-2, ema=decay))
+        start = weights_of(module)
+        fit(module, [prepared(module, pairs)])
+        averages[decay] = {name.removeprefix("embedder."): t for name, t in module.ema.state_dict().items()}
+
+    after = weights_of(module)
+    assert all(torch.equal(averages[0.0][name], after[name]) for name in after)
+    for name, average in averages[0.5].items():
+        torch.testing.assert_close(average, (start[name] + after[name]) / 2)
+
+
+def test_a_learned_temperature_trains_at_its_own_rate_inside_its_bounds(pairs, fresh_embedder):
+    temperatures = []
+    for learned in (LearnedTemperature(lr=1e-3), LearnedTemperature(lr=10.0, low=0.05, high=0.2)):
+        module = module_of(fresh_embedder(), objective=Contrastive(temperature=0.1, learn=learned))
+        reports, _ = fit(module, [prepared(module, pairs, step) for step in range(3)])
+        temperatures.append([report.values["temperature"] for report in reports])
+
+    gentle, wild = temperatures
+    assert gentle[0] == pytest.approx(0.1)
+    assert 0 < abs(gentle[2] - 0.1) < 1e-3
+    assert wild[1] in (pytest.approx(0.05), pytest.approx(0.2))
+
+
+def test_a_batch_without_any_negative_is_refused(pairs, fresh_embedder):
+    module = module_of(fresh_embedder(), objective=Contrastive(in_batch="own"))
+    alone = [pair for pair in pairs if not pair.negatives]
+
+    with pytest.raises(InputError, match="batch 4: expected a negative for at least one query, got none"):
+        fit(module, [prepared(module, alone, step=4)])
+
+    # one hard negative in the batch is enough
+    fit(module_of(fresh_embedder(), objective=Contrastive(in_batch="own")), [prepared(module, pairs)])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+)
+@pytest.mark.parametrize("call", [1, 4])
+def test_a_chunk_that_does_not_fit_the_memory_says_what_to_lower(error, call, pairs, fresh_embedder):
+    module = module_of(fresh_embedder(), Chunks(rows=3, keep_mb=0))
+    calls = []
+
+    def run_out(*_):
+        calls.append(1)
+        if len(calls) == call:
+            raise error
+
+    module.embedder.register_forward_pre_hook(run_out)
+
+    with pytest.raises(InputError, match=r"batch 0: expected chunks that fit .* 3 rows of up to \d+ tokens .*lower ch"):
+        fit(module, [prepared(module, pairs)])
+
+
+def test_another_runtime_error_stays_what_it_is(pairs, fresh_embedder):
+    module = module_of(fresh_embedder())
+
+    def fail(*_):
+        raise RuntimeError("something else")
+
+    module.embedder.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="something else"):
+        fit(module, [prepared(module, pairs)])

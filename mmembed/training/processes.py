@@ -1,0 +1,128 @@
+"""The processes of a run: what torchrun or SLURM started, joined in one group before anything is written.
+
+One command trains on any number of them: how many there are is the launcher's business, not the recipe's.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
+
+from mmembed.errors import InputError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Where this process stands among those of the run.
+
+    Args:
+        rank: its number, from 0; rank 0 writes.
+        world: how many there are.
+        per_node: how many run on each machine.
+    """
+
+    rank: int = 0
+    world: int = 1
+    per_node: int = 1
+
+    @property
+    def nodes(self) -> int:
+        """Machines of the run."""
+        return self.world // self.per_node
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def agree(self, value: Any) -> Any:
+        """What rank 0 says, on every rank."""
+        if self.world == 1:
+            return value
+        held = [value]
+        dist.broadcast_object_list(held, src=0)
+        return held[0]
+
+    def let_first(self, act: Callable[[], None]) -> None:
+        """Let rank 0 act while the others wait.
+
+        Raises:
+            InputError: what ``act`` raised, on every rank, so that none waits for one that has left.
+        """
+        problem = None
+        if self.first:
+            try:
+                act()
+            except InputError as error:
+                problem = error
+        problem = self.agree(problem)
+        if problem is not None:
+            raise problem
+
+
+def everyone(mine: Any) -> list[Any]:
+    """What each process says, in rank order; plain values only. A process that is alone hears itself."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [mine]
+    held: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(held, mine)
+    return held
+
+
+ALONE = Processes()
+"""A run of one process."""
+
+
+@contextmanager
+def joined(accelerator: str) -> Iterator[Processes]:
+    """Join the processes that torchrun or SLURM started; a plain command is a run of one.
+
+    Args:
+        accelerator: as Lightning names it; ``cpu`` keeps the processes off the GPUs.
+
+    Raises:
+        InputError: machines with different numbers of processes.
+    """
+    environment = _environment()
+    if environment is None or environment.world_size() == 1:
+        yield ALONE
+        return
+    found = Processes(environment.global_rank(), environment.world_size(), _per_node(environment))
+    if found.nodes * found.per_node != found.world:
+        raise InputError(
+            "processes", expected="the same number on every machine", got=f"{found.world}, {found.per_node} on this one",
+            remedy="set --nproc-per-node or --ntasks-per-node to the same number everywhere",
+        )  # fmt: skip
+    ours = not dist.is_initialized()
+    if ours:
+        _join(environment, found, on_gpu=accelerator != "cpu" and torch.cuda.is_available())
+    try:
+        yield found
+    finally:
+        if ours:
+            dist.destroy_process_group()
+
+
+def _environment() -> ClusterEnvironment | None:
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    return SLURMEnvironment(auto_requeue=False) if SLURMEnvironment.detect() else None
+
+
+def _per_node(environment: ClusterEnvironment) -> int:
+    names = ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE")
+    return next((int(os.environ[name]) for name in names if name in os.environ), environment.world_size())
+
+
+def _join(environment: ClusterEnvironment, found: Processes, *, on_gpu: bool) -> None:
+    os.environ["MASTER_ADDR"] = str(environment.main_address)
+    os.environ["MASTER_PORT"] = str(environment.main_port)
+    if on_gpu:
+        torch.cuda.set_device(environment.local_rank())
+    # plain values travel by gloo, tensors on a GPU by NCCL
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", rank=found.rank, world_size=found.world)

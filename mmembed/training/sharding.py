@@ -1,0 +1,68 @@
+"""Weights spread over the processes (FSDP2), and what keeps their processes in step.
+
+Each layer is gathered when it runs and given back after. A process that ran other layers than the rest, or ran them
+another number of times, would wait for ever; so every chunk runs every layer (a chunk without media carries a filler
+row, see :class:`mmembed.training.batches.PairPreparer`), and every rank passes the same number of chunks.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+
+from mmembed.models.embedder import Embedder
+from mmembed.models.sequence import Batch
+from mmembed.training.batches import TrainingBatch
+from mmembed.training.processes import everyone
+
+
+def shard(embedder: Embedder, mesh: DeviceMesh) -> None:
+    """Spread the weights over a mesh of one dimension, layer by layer, in place; gradients are summed over it.
+
+    A frozen tower stays whole on each process: its features are computed outside the model's forward, once a step.
+    """
+    tower = embedder.backbone.tower
+    whole = set(tower.parameters()) if embedder.backbone.tower_is_frozen else set()
+    for layer in layers_of(embedder.backbone):
+        if not whole.issuperset(layer.parameters()):
+            fully_shard(layer, mesh=mesh)
+    fully_shard(embedder, mesh=mesh, ignored_params=whole)
+    for module in embedder.modules():
+        if isinstance(module, FSDPModule):
+            # the ranks' losses are parts of one sum; gloo adds but does not average
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+
+
+def layers_of(backbone: nn.Module) -> list[nn.Module]:
+    """The repeated layers of a model: what stands in a list of modules and in no other layer."""
+    found: list[nn.Module] = []
+    inside: set[nn.Module] = set()
+    for module in backbone.modules():
+        if isinstance(module, nn.ModuleList) and module not in inside:
+            layers = [layer for layer in module if any(True for _ in layer.parameters())]
+            found += layers
+            inside.update(below for layer in layers for below in layer.modules())
+    return found
+
+
+def is_sharded(embedder: nn.Module) -> bool:
+    """Whether :func:`shard` was applied."""
+    return isinstance(embedder, FSDPModule)
+
+
+def even_chunks(batch: TrainingBatch) -> list[Batch]:
+    """The batch's chunks, and the filler as often as makes every rank pass the same number."""
+    most = max(everyone(len(batch.chunks)))
+    if batch.filler is None:
+        raise ValueError("even_chunks: expected a batch prepared with filler=True, got one without")
+    return [*batch.chunks, *[batch.filler] * (most - len(batch.chunks))]
+
+
+def whole_tensor(value: Any) -> Tensor:
+    """A tensor of all shards, on the CPU; every rank must ask for it."""
+    tensor = value.full_tensor() if isinstance(value, DTensor) else value
+    return torch.as_tensor(tensor).detach().cpu()

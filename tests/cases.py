@@ -1,0 +1,61 @@
+"""Models, items and pictures that several tests make, also those that run as programs of their own."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from mmembed import Embedder, Image, Item, Video
+from mmembed.media.settings import AllFrames, MediaSettings
+from mmembed.models.settings import ChatPrompt, EmbedderSettings, QwenVL, Scratch
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# large random weights: at the libraries' initial scale every input would have nearly the same embedding
+LOUD = {"initializer_range": 0.3}
+# two fed layers, and a third layer of the language model so that both reach the last token
+DEEP = {"qwen3_vl": ({"num_hidden_layers": 3}, {"deepstack_visual_indexes": [0, 1]})}
+WORDS = ["a red circle", "the same, but blue", "Represent the given image.", "describe the clip", "system user"]
+
+
+def golden_item(text, paths):
+    """A published case's text with {IMG} and {VID}, and its paths, as an Item."""
+    content, media = [], [GOLDEN / "vlm2vec/inputs" / path for path in paths or []]
+    for piece in re.split(r"(\{IMG\}|\{VID\}|<\|image_pad\|>|<\|video_pad\|>)", text):
+        if piece in ("{IMG}", "<|image_pad|>"):
+            content.append(Image(media.pop(0)))
+        elif piece in ("{VID}", "<|video_pad|>"):
+            content.append(Video(tuple(media), num_frames=len(media)))
+        elif piece:
+            content.append(piece)
+    return Item(tuple(content))
+
+
+def golden_model(family, **overrides):
+    """A new model from a published checkpoint under VLM2Vec's profile."""
+    return Embedder.from_pretrained(GOLDEN / "vlm2vec" / family, profile="vlm2vec", device="cpu", **overrides)
+
+
+def draw(width, height, seed=0):
+    """A picture of random pixels, the same for the same size and seed."""
+    pixels = np.random.default_rng((seed, width, height)).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return PIL.Image.fromarray(pixels)
+
+
+def small_settings(family, *, prompt=None, pooler=None, **backbone):
+    """Settings of a small random model of a family, with its own chat template and positions."""
+    text, vision = DEEP.get(family, ({}, {}))
+    given = {
+        "scratch": Scratch(family, text=LOUD | text, vision=LOUD | vision),
+        "min_side": 0,
+        "resize": "torchvision",
+        "media": MediaSettings(alpha="white", sampling=AllFrames()),
+    }
+    kinds = {} if pooler is None else {"pooler": pooler}
+    return EmbedderSettings(QwenVL(**(given | backbone)), prompt=prompt or ChatPrompt(), **kinds)
+
+
+def small_embedder(family="qwen2_vl", **choices):
+    """A new small random embedder."""
+    return Embedder(small_settings(family, **choices), texts=WORDS)

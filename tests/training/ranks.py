@@ -1,0 +1,129 @@
+"""A program for several processes: trains the cases that are asked for, and rank 0 writes what came out.
+
+``python -m torch.distributed.run --nproc-per-node 2 tests/training/ranks.py OUTPUT CASE...``; without torchrun it is a
+run of one process, the twin that the others are compared with.
+"""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from safetensors.torch import save_file
+from torch.utils.data import DataLoader
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from mmembed import Item, Pair
+from mmembed.items import Negative
+from mmembed.losses.settings import Contrastive, LearnedTemperature
+from mmembed.training.batches import PairPreparer
+from mmembed.training.module import EmbedderModule
+from mmembed.training.processes import everyone, joined
+from mmembed.training.settings import Chunks, Optim, Stage
+from mmembed.training.sharding import whole_tensor
+from mmembed.training.strategies import trainer_choices
+from tests.cases import GOLDEN, draw, golden_item, golden_model, small_embedder
+
+PUBLISHED = GOLDEN / "vlm2vec/golden/train"
+STEPS = 3
+
+
+def published_pairs():
+    rows = json.loads((PUBLISHED / "single_lora.json").read_text())["pairs"]
+    pairs = [Pair(golden_item(*row[:2]), (golden_item(*row[2:]),), query_id=str(i)) for i, row in enumerate(rows)]
+    orders = json.loads((PUBLISHED / "trainer_lora_w2.json").read_text())["order"]
+    return [[pairs[i] for i in order] for order in orders]
+
+
+def lopsided_pairs():
+    """Rank 0 of two gets pictures, rank 1 words only; five pairs do not divide by two."""
+    rows = [
+        Pair(Item.of("a red circle"), (Item.of({"image": draw(56, 84)}),), query_id="0"),
+        Pair(Item.of("what is it?"), (Item.of("a circle"), Item.of("a ring")), query_id="1"),
+        Pair(Item.of({"image": draw(84, 56), "text": "but blue"}), (Item.of("blue"),), query_id="2"),
+        Pair(Item.of("the same words"), (Item.of("an answer"),), (Negative(Item.of("not this")),), query_id="3"),
+        Pair(Item.of("seen?"), (Item.of({"image": draw(56, 56)}),), query_id="4"),
+    ]
+    return [rows] * STEPS
+
+
+def lonely_pairs():
+    """A single pair with a hard negative: rank 1 of two has no row at all."""
+    pair = Pair(Item.of("a red circle"), (Item.of({"image": draw(56, 84)}),), (Negative(Item.of("no")),), query_id="0")
+    return [[pair]] * STEPS
+
+
+def golden_stage(strategy):
+    model = golden_model("qwen2_vl", adapter=str(GOLDEN / "vlm2vec/qwen2_vl_lora")).train()
+    stage = Stage({}, STEPS, optim=Optim(lr=1e-3), chunks=Chunks(rows=3, keep_mb=0), strategy=strategy)
+    return model, stage, published_pairs()
+
+
+def learned(strategy, pairs, margin=0.3, **choices):
+    objective = Contrastive(
+        temperature=0.1, directions=(0.5, 0.5), learn=LearnedTemperature(lr=1e-2), block_rows=2, margin=margin
+    )
+    chunks = Chunks(rows=2, keep_mb=0)
+    # an eps above the noise: without it Adam makes whole steps of rounding errors
+    optim = Optim(lr=1e-3, eps=1e-3, weight_decay=0.1, ema=0.5)
+    stage = Stage({}, STEPS, objective=objective, optim=optim, chunks=chunks, strategy=strategy, **choices)
+    return small_embedder("qwen2_vl"), stage, pairs
+
+
+CASES = {
+    "golden-ddp": lambda: golden_stage("ddp"),
+    "golden-fsdp2": lambda: golden_stage("fsdp2"),
+    "lopsided-ddp": lambda: learned("ddp", lopsided_pairs()),
+    "lopsided-fsdp2": lambda: learned("fsdp2", lopsided_pairs()),
+    "frozen-fsdp2": lambda: learned("fsdp2", lopsided_pairs(), freeze=("model.visual",)),
+    "lonely-ddp": lambda: learned("ddp", lonely_pairs(), margin=None),
+    "lonely-fsdp2": lambda: learned("fsdp2", lonely_pairs(), margin=None),
+}
+
+
+class Recorder(lightning.Callback):
+    """What each step reported, and how often gradients were reduced."""
+
+    def __init__(self):
+        self.reports = []
+
+    def on_train_batch_end(self, trainer, module, *_):
+        self.reports.append({**module.report.values, "items": module.report.items, "tokens": module.report.tokens})
+
+
+def train(case, processes):
+    torch.manual_seed(0)
+    embedder, stage, steps = CASES[case]()
+    sharded = stage.strategy == "fsdp2" and processes.world > 1
+    prepare = PairPreparer(embedder.backbone.preprocessor, stage.chunks, filler=sharded)
+    batches = [prepare(n, pairs[processes.rank :: processes.world]) for n, pairs in enumerate(steps)]
+    module, recorder = EmbedderModule(embedder, stage, seed=0), Recorder()
+    trainer = lightning.Trainer(
+        **trainer_choices(stage.strategy, processes), max_steps=len(batches), accelerator="cpu", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[recorder],
+        use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(batches, batch_size=None))
+    weights = {name: whole_tensor(p).clone() for name, p in module.trained().items()}
+    average = {} if module.ema is None else {f"ema.{n}": whole_tensor(t) for n, t in module.ema.state_dict().items()}
+    return recorder.reports, weights | average
+
+
+def main(output, cases):
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore", PossibleUserWarning)
+    with joined("cpu") as processes:
+        for case in cases:
+            reports, weights = train(case, processes)
+            everyone(None)
+            if processes.first:
+                save_file({name: t.contiguous() for name, t in weights.items()}, f"{output}/{case}.safetensors")
+                Path(output, f"{case}.json").write_text(json.dumps(reports))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
