@@ -9,7 +9,7 @@ DATA_ROOT ?= data
 QUICK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test acceptance lint bench docs test-oldest clean
+.PHONY: help setup demo test acceptance torture lint bench docs test-oldest clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +31,9 @@ test: setup  ## the default tests (no network, no GPU)
 
 acceptance: setup  ## the slower tests
 	$(FFMPEG) $(PY) -m pytest -q -m acceptance
+
+torture: setup  ## kill runs twenty times each, with and without workers: the same bits at the end
+	MMEMBED_KILLS=20 $(FFMPEG) $(PY) -m pytest -q -s -m acceptance tests/acceptance/test_kill.py
 
 lint: setup  ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -5,6 +5,11 @@ import os
 from pathlib import Path
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that speaks: the only one, or the first that torchrun or SLURM started."""
+    return next((os.environ[name] for name in ("RANK", "SLURM_PROCID") if name in os.environ), "0") == "0"
+
+
 def add_data_root(parser: argparse.ArgumentParser) -> None:
     """The option ``--data-root``, the same in every command."""
     parser.add_argument(

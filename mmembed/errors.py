@@ -35,7 +35,7 @@ class DivergenceError(RuntimeError):
     """The loss or an embedding is no longer a number; the rows at hand are named."""
 
 
-class Interrupted(RuntimeError):
+class StoppedError(RuntimeError):
     """A run was told to stop, wrote its state, and left; the same command goes on."""
 
 

@@ -3,28 +3,25 @@
 Reading and checking a recipe imports no torch; running it does.
 """
 
-import json
 import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmembed import __version__
 from mmembed.errors import InputError
-from mmembed.files import file_fingerprint, fingerprint, write_json, write_text
+from mmembed.files import file_fingerprint, fingerprint, held
 from mmembed.models.settings import EmbedderSettings
-from mmembed.settings import dump_yaml, flat_settings, load_yaml, parse_yaml, read_settings
+from mmembed.settings import dump_yaml, load_yaml, read_settings
+from mmembed.training.run_folder import RunFolder
 from mmembed.training.settings import Checkpoints, Stage
 
 if TYPE_CHECKING:
     from mmembed.models.embedder import Embedder
     from mmembed.training.processes import Processes
-
-RECIPE_FILE, RUN_FILE, LOG_FILE, STAGES, FINAL = "recipe.yaml", "run.json", "train.log", "stages", "final"
-TRAINING, DONE = "training", "done"
 
 
 @dataclass(frozen=True)
@@ -104,83 +101,21 @@ def run_recipe(
 
     Raises:
         InputError: another run stands in ``output``, or data or a checkpoint that cannot be used.
-        Interrupted: the run was told to stop; the same call goes on.
+        StoppedError: the run was told to stop; the same call goes on.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    key, final = run_key(recipe, data_root), output / FINAL
-    if _state(output) == (key, DONE) and final.is_dir() and resume == "auto":
-        return final, False
+    folder = RunFolder(output, recipe.name, run_key(recipe, data_root), dump_yaml(recipe), list(recipe.stages))
+    if folder.is_done and resume == "auto":
+        return folder.final, False
     from mmembed.training.processes import joined
 
-    with joined(recipe.accelerator) as processes:
-        processes.let_first(lambda: _open_run(recipe, key, output, resume, overwrite))
+    with joined(recipe.accelerator) as processes, held(output) if processes.first else nullcontext(True) as ours:
+        processes.let_first(lambda: folder.open(resume, overwrite=overwrite, ours=ours))
         started = time.monotonic()
-        embedder = _train(recipe, key, output, data_root, processes)
-        processes.let_first(lambda: embedder.save(final))
-        seconds = round(time.monotonic() - started, 1)
-        processes.let_first(lambda: _write_state(recipe, key, output, DONE, train_seconds=seconds))
-    return final, True
-
-
-def _state(output: Path) -> tuple[str, str]:
-    """Key and state of the run that stands in a folder; empty words where none does."""
-    path = output / RUN_FILE
-    found = json.loads(path.read_text()) if path.is_file() else {}
-    return found.get("key", ""), found.get("state", "")
-
-
-def _write_state(recipe: Recipe, key: str, output: Path, state: str, **more: Any) -> None:
-    write_json(output / RUN_FILE, {"key": key, "name": recipe.name, "mmembed": __version__, "state": state, **more})
-
-
-def _open_run(recipe: Recipe, key: str, output: Path, resume: str | Path, overwrite: bool) -> None:
-    """Make the folder this recipe's, begun anew or to be gone on with."""
-    found, _ = _state(output)
-    if found not in ("", key) and not overwrite:
-        raise InputError(
-            output, expected="a new folder, or a run of this very recipe and data", got=_difference(recipe, output),
-            remedy="choose another --output, or add --overwrite",
-        )  # fmt: skip
-    # from here on the folder is no longer the finished run it was, whatever happens
-    (output / RUN_FILE).unlink(missing_ok=True)
-    if found != key or resume == "never":
-        shutil.rmtree(output / STAGES, ignore_errors=True)
-        (output / LOG_FILE).unlink(missing_ok=True)
-    elif resume != "auto":
-        _go_back(recipe, output, Path(resume))
-    output.mkdir(parents=True, exist_ok=True)
-    write_text(output / RECIPE_FILE, dump_yaml(recipe))
-    _write_state(recipe, key, output, TRAINING)
-
-
-def _difference(recipe: Recipe, output: Path) -> str:
-    """What another run in the folder has otherwise, in words."""
-    old = parse_yaml((output / RECIPE_FILE).read_text(), output / RECIPE_FILE)
-    theirs, ours = flat_settings(old), flat_settings(parse_yaml(dump_yaml(recipe), "recipe"))
-    other = [name for name in sorted(theirs.keys() | ours.keys()) if theirs.get(name) != ours.get(name)]
-    shown = "; ".join(f"{name} was {theirs.get(name)}, is {ours.get(name)}" for name in other[:4])
-    about = f"other settings ({shown})" if other else "other data, or by another version"
-    return f"a run of '{old.get('name')}' with {about}"
-
-
-def _go_back(recipe: Recipe, output: Path, checkpoint: Path) -> None:
-    """Take away what was written after a checkpoint, so that the run goes on from it."""
-    from mmembed.training.checkpoint import CheckpointFiles, list_checkpoints, verify
-
-    names = list(recipe.stages)
-    folder = checkpoint.resolve().parent
-    stage = folder.parent.name
-    if stage not in names or folder != (output / STAGES / stage / "checkpoints").resolve():
-        raise InputError(
-            "--resume", expected=f"auto, never, or a checkpoint below {output / STAGES}", got=checkpoint,
-            remedy="checkpoints are folders named step-...",
-        )  # fmt: skip
-    verify(checkpoint)
-    written = list_checkpoints(folder)
-    for later in written[written.index(folder / checkpoint.name) + 1 :]:
-        CheckpointFiles().remove_checkpoint(later)
-    for name in names[names.index(stage) + 1 :]:
-        shutil.rmtree(output / STAGES / name, ignore_errors=True)
+        embedder = _train(recipe, folder, data_root, processes)
+        processes.let_first(lambda: embedder.save(folder.final))
+        processes.let_first(lambda: folder.close(round(time.monotonic() - started, 1)))
+    return folder.final, True
 
 
 def make_embedder(recipe: Recipe, data_root: Path) -> "Embedder":
@@ -195,16 +130,17 @@ def make_embedder(recipe: Recipe, data_root: Path) -> "Embedder":
     return Embedder(recipe.embedder, texts=_texts(recipe, data_root))
 
 
-def _train(recipe: Recipe, key: str, output: Path, data_root: Path, processes: "Processes") -> "Embedder":
+def _train(recipe: Recipe, folder: RunFolder, data_root: Path, processes: "Processes") -> "Embedder":
     from mmembed.training.stages import StageRun, load_stage, run_stage
     from mmembed.training.train_log import TrainLog
 
-    log = TrainLog(output / LOG_FILE) if processes.first else TrainLog.none()
+    log = TrainLog(folder.log) if processes.first else TrainLog.none()
     embedder = make_embedder(recipe, data_root)
     runs: list[StageRun] = []
     for name, stage in recipe.stages.items():
-        directory = output / STAGES / name
-        run = StageRun(name, stage, recipe.seed, key, data_root, directory, recipe.accelerator, processes)
+        run = StageRun(
+            name, stage, recipe.seed, folder.key, data_root, folder.stage(name), recipe.accelerator, processes
+        )  # fmt: skip
         if not run.finished:
             run_stage(embedder, run, log)
             if run.sharded:

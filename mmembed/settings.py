@@ -4,6 +4,7 @@ A *part* is a frozen dataclass deriving from :class:`Part`; where a field's type
 ``class_path: Name`` with its fields under ``init_args``. Nothing here imports torch.
 """
 
+import copy
 import dataclasses
 import inspect
 import re
@@ -94,6 +95,8 @@ def read_settings(
     options = [option[2:].split("=")[0] for option in overrides if option.startswith("--")]
     for option in options:
         _check_override(settings, option, values)
+    if overrides:
+        values, overrides = _set_deep(settings, values, overrides)
     check_keys(settings, values, where, options)
     parser = make_parser(settings)
     # the plain values go in as a file would: through --config, so that an override may reach inside a mapping
@@ -247,6 +250,47 @@ def _check_override(settings: type, dotted: str, values: Any) -> None:
         else:
             return
         values = values.get(name) if isinstance(values, Mapping) else None
+
+
+def _set_deep(
+    settings: type, values: Mapping[str, Any], overrides: Sequence[str]
+) -> tuple[Mapping[str, Any], Sequence[str]]:
+    """Put overrides that reach into a mapping inside a mapping into the values; jsonargparse reaches into one only.
+
+    Returns:
+        The values with these set, and the other overrides.
+    """
+    changed, rest, left = copy.deepcopy(dict(values)), [], list(overrides)
+    while left:
+        option = left.pop(0)
+        dotted, equals, value = option.removeprefix("--").partition("=")
+        if not option.startswith("--") or _mappings_on(settings, dotted.split(".")) < 2:
+            rest.append(option)
+            continue
+        if not equals:
+            value = left.pop(0) if left else ""
+        *outer, last = dotted.split(".")
+        inner = changed
+        for name in outer:
+            inner = inner.setdefault(name, {})
+        inner[last] = parse_yaml(value, f"--{dotted}")
+    return changed, rest
+
+
+def _mappings_on(settings: type, names: Sequence[str]) -> int:
+    """How many mappings a dotted name reaches into."""
+    hint: Any = settings
+    count = 0
+    for name in names:
+        hint = _without_none(hint)
+        if typing.get_origin(hint) is dict:
+            count += 1
+            hint = typing.get_args(hint)[1]
+        elif dataclasses.is_dataclass(hint) and not (isinstance(hint, type) and issubclass(hint, Part)):
+            hint = typing.get_type_hints(hint).get(name)
+        else:
+            return count
+    return count
 
 
 def _without_none(hint: Any) -> Any:

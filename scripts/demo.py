@@ -17,7 +17,8 @@ from mmembed.commands import add_data_root  # noqa: E402
 from mmembed.errors import InputError  # noqa: E402
 from mmembed.evaluation.benchmark import read_benchmark  # noqa: E402
 from mmembed.files import file_fingerprint, fingerprint, write_json  # noqa: E402
-from mmembed.recipe import RUN_FILE, read_recipe, run_recipe  # noqa: E402
+from mmembed.recipe import read_recipe, run_recipe  # noqa: E402
+from mmembed.training.run_folder import RUN_FILE  # noqa: E402
 
 BENCHMARK = ROOT / "eval/benchmarks/demo.yaml"
 QUICK_SIZES = ("--singles", "300", "--pairs", "400", "--clips", "300", "--tests", "200")

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmembed.commands import add_data_root
-from mmembed.errors import DivergenceError, InputError, Interrupted, nearest
+from mmembed.commands import add_data_root, is_first_process
+from mmembed.errors import DivergenceError, InputError, StoppedError, nearest
 from mmembed.recipe import Recipe, read_recipe, run_recipe
 from mmembed.settings import dump_yaml, make_parser
 
@@ -74,10 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DivergenceError as error:
         print(error, file=sys.stderr)
         return 1
-    except Interrupted as error:
+    except StoppedError as error:
         print(error, file=sys.stderr)
         return TOLD_TO_STOP
-    print(f"{'trained' if trained else 'already trained'}: {final}")
+    if is_first_process():
+        print(f"{'trained' if trained else 'already trained'}: {final}")
     return 0
 
 

@@ -59,3 +59,43 @@ def small_settings(family, *, prompt=None, pooler=None, **backbone):
 def small_embedder(family="qwen2_vl", **choices):
     """A new small random embedder."""
     return Embedder(small_settings(family, **choices), texts=WORDS)
+
+
+# a recipe of two stages, with options enough to be told apart
+TINY = """
+name: tiny
+threads: 1
+accelerator: cpu
+embedder:
+  backbone:
+    class_path: QwenVL
+    init_args:
+      scratch:
+        vocab_size: 300
+        text:
+          {hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2, num_attention_heads: 2, num_key_value_heads: 1}
+        vision: {depth: 1, embed_dim: 32, num_heads: 2, patch_size: 7}
+      min_pixels: 196
+      max_pixels: 3136
+      min_side: 0
+  prompt: {class_path: RawPrompt, init_args: {suffix: <|im_end|>}}
+stages:
+  first:
+    mixture:
+      caption: {table: demo/single_caption.jsonl}
+      question: {table: demo/single_question.jsonl}
+    steps: 3
+    sampling: {batch_size: 8, block_size: 4}
+    optim: {lr: 1e-3}
+    log_every: 1
+  second:
+    mixture:
+      motion: {table: demo/motion.jsonl}
+      image: {table: demo/pair_image.jsonl, weight: 2}
+    steps: 3
+    sampling: {batch_size: 6, block_size: 2}
+    chunks: {rows: 4, keep_mb: 0}
+    optim: {lr: 1e-3}
+    checkpoints: {every: 2}
+    log_every: 1
+"""

@@ -52,12 +52,21 @@ class Square(Shape):
 
 
 @dataclass(frozen=True)
+class Ink:
+    """An entry of a mapping inside a mapping."""
+
+    amount: float = 1.0
+    shades: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Step:
     """An entry of a mapping."""
 
     count: int
     rate: float = 0.5
     shape: Shape = field(default_factory=Circle)
+    inks: dict[str, Ink] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,44 @@ def test_dotted_overrides_reach_inside_mappings_and_parts(overrides, change):
     plain = read_settings(Plan, VALUES)
 
     assert read_settings(Plan, VALUES, overrides=overrides) == dataclasses.replace(plain, **change)
+
+
+INKED = VALUES | {
+    "steps": {"first": {"count": 1, "inks": {"red": {"amount": 2.0, "shades": {"dark": 0.5}}, "blue": {}}}}
+}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "red"),
+    [
+        (["--steps.first.inks.red.amount", "3"], Ink(3.0, {"dark": 0.5})),
+        (["--steps.first.inks.red.amount=5e-1", "--steps.first.rate=0.5"], Ink(0.5, {"dark": 0.5})),
+        (["--steps.first.inks.red.shades.dark", "0.1"], Ink(2.0, {"dark": 0.1})),
+        (["--steps.first.inks.red", "{amount: 4}"], Ink(4.0)),
+    ],
+)
+def test_dotted_overrides_reach_inside_mappings_of_mappings(overrides, red):
+    before = dump_settings(read_settings(Plan, INKED))
+
+    plan = read_settings(Plan, INKED, overrides=overrides)
+
+    assert plan.steps["first"] == Step(1, inks={"red": red, "blue": Ink()})
+    assert dump_settings(read_settings(Plan, INKED)) == before
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "--steps.first.inks.rde.amount",
+            "--steps.first.inks.rde.amount: expected a name the recipe has, got 'rde'; did",
+        ),
+        ("--steps.first.inks.red.amuont", "expected a known option, got 'amuont'; did you mean 'amount'?"),
+        ("--steps.first.inks.red.amount", "'much'"),
+    ],
+)
+def test_a_wrong_override_inside_a_mapping_of_a_mapping_is_named(override, message):
+    assert message in message_of(INKED, [override, "much"])
 
 
 def test_an_override_gives_a_missing_value():

@@ -37,8 +37,9 @@ class MediaRoot:
         return Path(os.path.relpath(self._inside(str(path), where), self.folder)).as_posix()
 
     def _inside(self, name: str, where: str) -> str:
-        path = os.path.normpath(os.path.join(self.folder, name))  # noqa: PTH118 - as above
-        if not path.startswith(os.path.join(self.folder, "")):  # noqa: PTH118
+        root = os.path.normpath(self.folder)
+        path = os.path.normpath(os.path.join(root, name))  # noqa: PTH118 - as above
+        if not path.startswith(os.path.join(root, "")):  # noqa: PTH118
             raise InputError(
                 where,
                 expected=f"a path inside {self.folder}",

@@ -10,7 +10,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from mmembed.data.quarantine import BadRow, Quarantine
-from mmembed.errors import InputError, Interrupted
+from mmembed.errors import InputError, StoppedError
 from mmembed.losses.gather import total
 from mmembed.training.batches import TrainingBatch
 from mmembed.training.checkpoint import CheckpointFiles, checkpoint_path, prune
@@ -104,7 +104,7 @@ class StageCheckpoints(Callback):  # type: ignore[misc]
         if trainer.is_global_zero:
             prune(self.directory, self.stage.checkpoints.keep, self.stage.checkpoints.keep_every)
         if stop and not last:
-            raise Interrupted(
+            raise StoppedError(
                 f"stopped at step {step} of {self.stage.steps}, state in {path}; the same command goes on from there"
             )
 

@@ -21,6 +21,7 @@ from mmembed.training.ema import EmaWeights
 from mmembed.training.grad_cache import Rep, cached_gradients
 from mmembed.training.memory import memory_explained
 from mmembed.training.optim import clip_gradients, freeze, make_optimizer, make_schedule, parameter_groups
+from mmembed.training.optimizer_state import by_name, by_number, parameter_order
 from mmembed.training.processes import everyone
 from mmembed.training.reduction import sum_gradients
 from mmembed.training.reports import StepReport
@@ -81,6 +82,8 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         groups += parameter_groups(self.embedder.pooler.named_parameters(), settings, parts=False)
         groups += _temperature_groups(self.objective, settings.lr)
         optimizer = make_optimizer(groups, settings)
+        names = parameter_order(optimizer, self.named_parameters())
+        optimizer.register_load_state_dict_pre_hook(lambda _, state: by_number(state, names))
         return {"optimizer": optimizer, "lr_scheduler": make_schedule(optimizer, settings, self.stage.steps)}
 
     def trained(self) -> dict[str, torch.nn.Parameter]:
@@ -99,6 +102,10 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         """Keep what trains; the rest is the base, which the checkpoint names by its hash."""
         state, trained = checkpoint["state_dict"], self.trained()
         checkpoint["facts"] = self.facts
+        if checkpoint.get("optimizer_states"):
+            names = parameter_order(self.optimizers(use_pl_optimizer=False), self.named_parameters())
+            # empty where another rank writes
+            checkpoint["optimizer_states"] = [s and by_name(s, names) for s in checkpoint["optimizer_states"]]
         checkpoint["state_dict"] = {name: state[name] for name in trained if name in state}
         if self.ema is not None:
             checkpoint["ema"] = {name: whole_tensor(value) for name, value in self.ema.state_dict().items()}

@@ -95,7 +95,7 @@ def joined(accelerator: str) -> Iterator[Processes]:
     found = Processes(environment.global_rank(), environment.world_size(), _per_node(environment))
     if found.nodes * found.per_node != found.world:
         raise InputError(
-            "processes", expected="the same number on every machine", got=f"{found.world}, {found.per_node} on this one",
+            "processes", expected="as many on every machine", got=f"{found.world}, and {found.per_node} on this one",
             remedy="set --nproc-per-node or --ntasks-per-node to the same number everywhere",
         )  # fmt: skip
     ours = not dist.is_initialized()

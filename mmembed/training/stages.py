@@ -95,10 +95,12 @@ def run_stage(embedder: Embedder, run: StageRun, log: TrainLog) -> None:
         InputError: a table, row or checkpoint that cannot be used; where a checkpoint is not whole, the last good one
             is named.
         DivergenceError: the loss is no longer a number, or far worse than at the start; rows are named.
-        Interrupted: the run was told to stop; its state is written.
+        StoppedError: the run was told to stop; its state is written.
     """
     stage, processes = run.stage, run.processes
     freeze(embedder, stage.freeze)
+    # loaded weights come in evaluation mode, without dropout and without recomputed activations
+    embedder.train()
     embedder.cache_media(stage.cache_mb * MB)
     facts = _facts(embedder, run)
     resumed = _checkpoint_to_resume(run, facts)

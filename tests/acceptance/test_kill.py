@@ -183,7 +183,7 @@ def test_a_run_told_to_stop_writes_its_state_and_goes_on_to_the_same_bits(worker
         assert "the same command goes on" in said
         ended = next(line for line in reversed(lines(output)) if " ended after step " in line)
         newest = sorted(output.glob("stages/*/checkpoints/step-*"))[-1]
-        assert f"ended after step {int(newest.name.removeprefix('step-'))} by Interrupted" in ended
+        assert f"ended after step {int(newest.name.removeprefix('step-'))} by StoppedError" in ended
 
     finish(command(output, workers))
 

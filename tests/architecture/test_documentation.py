@@ -20,7 +20,7 @@ from mmembed.data.tables import open_table, read_items
 from mmembed.evaluation.benchmark import Passing, Task, read_benchmark
 from mmembed.evaluation.blind import BLINDS
 from mmembed.evaluation.metrics import METRICS
-from mmembed.losses.settings import ObjectiveSettings
+from mmembed.losses.settings import Contrastive, LearnedTemperature, ObjectiveSettings, SourceRules
 from mmembed.media.settings import FrameSampling, MediaSettings
 from mmembed.models.profiles import profile_names
 from mmembed.models.settings import (
@@ -34,7 +34,7 @@ from mmembed.models.settings import (
 )
 from mmembed.recipe import Recipe, read_recipe
 from mmembed.settings import parse_yaml, read_settings, subclasses
-from mmembed.training.settings import Chunks, Optim, Stage, Validation
+from mmembed.training.settings import Checkpoints, Chunks, Optim, PartRates, Stage, Validation
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -42,7 +42,8 @@ FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 COMMANDS = ("scripts/", "eval/", "data_prep/")
 FIELDS = {
     "docs/recipes.md": (
-        *(Recipe, Stage, Sampling, Source, Optim, Chunks, Validation),
+        *(Recipe, Stage, Sampling, Source, SourceRules, Optim, PartRates, Chunks, Validation, Checkpoints),
+        *(Contrastive, LearnedTemperature),
         *(EmbedderSettings, QwenVL, Scratch, Lora, MediaSettings),
     ),
     "docs/evaluation.md": (Task, Passing),
@@ -128,7 +129,7 @@ def write_clip(path, num_frames=16):
 def test_the_pages_are_found():
     found = {page_name(page) for page in PAGES if page.exists()}
 
-    wanted = {"index", "concepts", "data", "recipes", "evaluation", "exactness"}
+    wanted = {"index", "concepts", "data", "recipes", "training", "evaluation", "exactness"}
     assert found >= {"README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in wanted)}
     assert len([name for name in found if name.startswith("docs/adr/")]) >= 10
 

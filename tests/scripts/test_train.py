@@ -13,73 +13,14 @@ import yaml
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data_prep.demo import Sizes, make_demo
 from mmembed import Embedder
 from mmembed.counters import counting
 from mmembed.recipe import read_recipe
 from mmembed.training.checkpoint import CheckpointFiles
 from scripts.train import CONFIGS, find_config, main
+from tests.cases import TINY
 
 ROOT = Path(__file__).parents[2]
-TINY = """
-name: tiny
-threads: 1
-accelerator: cpu
-embedder:
-  backbone:
-    class_path: QwenVL
-    init_args:
-      scratch:
-        vocab_size: 300
-        text:
-          {hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2, num_attention_heads: 2, num_key_value_heads: 1}
-        vision: {depth: 1, embed_dim: 32, num_heads: 2, patch_size: 7}
-      min_pixels: 196
-      max_pixels: 3136
-      min_side: 0
-  prompt: {class_path: RawPrompt, init_args: {suffix: <|im_end|>}}
-stages:
-  first:
-    mixture:
-      caption: {table: demo/single_caption.jsonl}
-      question: {table: demo/single_question.jsonl}
-    steps: 3
-    sampling: {batch_size: 8, block_size: 4}
-    optim: {lr: 1e-3}
-    log_every: 1
-  second:
-    mixture:
-      motion: {table: demo/motion.jsonl}
-      image: {table: demo/pair_image.jsonl, weight: 2}
-    steps: 3
-    sampling: {batch_size: 6, block_size: 2}
-    chunks: {rows: 4, keep_mb: 0}
-    optim: {lr: 1e-3}
-    checkpoints: {every: 2}
-    log_every: 1
-"""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    make_demo(root / "demo", 0, Sizes(singles=12, pairs=12, clips=6, tests=4))
-    return root
-
-
-@pytest.fixture
-def config(tmp_path):
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY)
-    return path
-
-
-@pytest.fixture
-def train(config, data, tmp_path):
-    def run(*more, output="run"):
-        return main(["--config", str(config), "--data-root", str(data), "--output", str(tmp_path / output), *more])
-
-    return run
 
 
 def weights(run):
@@ -336,3 +277,24 @@ def test_a_frozen_part_stays_as_it_was(train, tmp_path):
     # a weight of exactly zero does move by 1e-30
     assert all(torch.allclose(frozen[name], idle[name], rtol=0, atol=1e-20) for name in towers)
     assert not torch.equal(frozen["language_model.norm.weight"], idle["language_model.norm.weight"])
+
+
+def test_a_data_root_may_be_written_with_dots(config, data, tmp_path):
+    (data / "aside").mkdir(exist_ok=True)
+    dotted = data / "aside/../demo/.."
+
+    assert main(["--config", str(config), "--data-root", str(dotted), "--output", str(tmp_path / "run")]) == 0
+
+
+def test_a_loaded_checkpoint_trains_with_its_dropout(data, tmp_path, config):
+    recipe = yaml.safe_load(TINY)
+    recipe["embedder"]["backbone"]["init_args"] = {"path": str(ROOT / "tests/golden/vlm2vec/qwen2_vl"), "min_side": 0}
+    recipe["embedder"]["lora"] = {"r": 2, "dropout": 0.9}
+    config.write_text(yaml.safe_dump(recipe))
+    losses = []
+    for dropout in ("0.9", "0.0"):
+        places = ["--config", str(config), "--data-root", str(data), "--output", str(tmp_path / dropout)]
+        assert main([*places, "--embedder.lora.dropout", dropout]) == 0
+        losses.append(logged(tmp_path / dropout, "second", "train/loss"))
+
+    assert losses[0] != losses[1]
