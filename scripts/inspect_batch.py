@@ -96,7 +96,7 @@ def stage_name(recipe: Recipe, wanted: str | None) -> str:
 def inspect(options: argparse.Namespace, overrides: Sequence[str], console: Console) -> None:
     """Print what the options ask for."""
     # takes seconds, which --help and a wrong option need not wait for
-    from mmembed.training.stages import open_training
+    from mmembed.training.stage_data import open_training
 
     recipe = read_recipe(find_config(options.config), overrides)
     name = stage_name(recipe, options.stage)

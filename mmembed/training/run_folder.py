@@ -131,10 +131,9 @@ class RunFolder:
         written = [] if stage is None else list_checkpoints(self._checkpoints(stage))
         names = [path.name for path in written]
         if stage is None or wanted.name not in names:
-            raise InputError(
-                "--resume", expected=f"auto, never, or a checkpoint step-... below {self.path / 'stages'}",
-                got=checkpoint, remedy=f"there are {', '.join(names)}" if names else "look into stages/NAME/checkpoints",
-            )  # fmt: skip
+            known = f"there are {', '.join(names)}" if names else "look into stages/NAME/checkpoints"
+            expected = f"auto, never, or a checkpoint step-... below {self.path / 'stages'}"
+            raise InputError("--resume", expected=expected, got=checkpoint, remedy=known)
         verify(checkpoint)
         for later in self.stages[list(self.stages).index(stage) + 1 :]:
             shutil.rmtree(self.stage(later), ignore_errors=True)

@@ -3,24 +3,18 @@
 import logging
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback, LightningDataModule, Trainer
-from torch.utils.data import DataLoader
+from lightning import Callback, Trainer
 
-from mmembed.data.batching import StepDataset, StepLoader, step_loader
-from mmembed.data.mixture import Mixture, as_drawn, open_mixture
 from mmembed.data.quarantine import Quarantine
-from mmembed.data.settings import Source
-from mmembed.data.tables import open_table
-from mmembed.errors import InputError
 from mmembed.files import fingerprint
 from mmembed.models.embedder import Embedder
-from mmembed.training.batches import PairPreparer, TrainingBatch
+from mmembed.training.batches import PairPreparer
 from mmembed.training.callbacks import BEST, Guards, PatientFiles, StageCheckpoints
 from mmembed.training.checkpoint import (
     CheckpointFiles,
@@ -38,6 +32,7 @@ from mmembed.training.optim import freeze
 from mmembed.training.processes import ALONE, Processes
 from mmembed.training.progress import TrainingProgress
 from mmembed.training.settings import MB, Stage
+from mmembed.training.stage_data import StageData, open_training, stage_seed
 from mmembed.training.strategies import trainer_choices
 from mmembed.training.train_log import TrainLog
 from mmembed.training.watch import Watch
@@ -106,6 +101,7 @@ def run_stage(embedder: Embedder, run: StageRun, log: TrainLog) -> None:
     resumed = _checkpoint_to_resume(run, facts)
     mixture = open_training(run.name, stage, seed=run.seed, data_root=run.data_root)
     preparer = PairPreparer(embedder.backbone.preprocessor, stage.chunks, list(stage.mixture), filler=run.sharded)
+    data = StageData(mixture, preparer, stage, data_root=run.data_root, processes=processes)
     module = EmbedderModule(embedder, stage, seed=stage_seed(run.name, run.seed), facts=facts)
     quarantine = Quarantine(mixture.sampler.sizes, stage.sampling.max_bad)
     watch = Watch(stage.log_every, make_loggers(stage.loggers if processes.first else (), run.directory, run.name), log)
@@ -120,7 +116,7 @@ def run_stage(embedder: Embedder, run: StageRun, log: TrainLog) -> None:
     log.begin(run.name, stage, embedder, mixture.sampler, processes, resumed)
     with _without_lightning_advice():
         trainer = _make_trainer(run, callbacks)
-        trainer.fit(module, datamodule=StageData(mixture, preparer, run), ckpt_path=resumed, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     planned = mixture.sampler.composition(0, stage.steps * stage.optim.accumulate)
     log.end(run.name, watch.composition, planned, quarantine)
 
@@ -143,73 +139,6 @@ def load_stage(embedder: Embedder, run: StageRun) -> None:
     )
 
 
-class StageData(LightningDataModule):  # type: ignore[misc]
-    """The global batches of a stage from the step the trainer stands at, and its held-out slices."""
-
-    def __init__(self, mixture: Mixture, preparer: PairPreparer, run: StageRun) -> None:
-        super().__init__()
-        self.mixture = mixture
-        self.preparer = preparer
-        self.run = run
-
-    def train_dataloader(self) -> Iterable[TrainingBatch]:
-        """The batches from here to the end; a resumed stage does not prepare those before."""
-        accumulate, processes = self.run.stage.optim.accumulate, self.run.processes
-        dataset = StepDataset(self.mixture, self.preparer, processes.rank, processes.world)
-        first = self.trainer.global_step * accumulate
-        last = self.run.stage.steps * accumulate
-        return _Unsized(step_loader(dataset, first, last, num_workers=self.run.stage.workers))
-
-    def val_dataloader(self) -> Any:
-        """One batch for each source's held-out rows; none without validation."""
-        validation = self.run.stage.validation
-        if validation is None:
-            return []
-        # a list is a dataset to torch, though not to its types
-        return DataLoader(self._held_out(validation.rows), batch_size=None)  # type: ignore[arg-type]
-
-    def _held_out(self, held_out: int) -> list[TrainingBatch]:
-        batches = []
-        for name, source in _drawn_from(self.run.stage).items():
-            table = open_table(self.run.data_root / source.table)
-            rows = range(len(table) - held_out, len(table))[self.run.processes.rank :: self.run.processes.world]
-            batches.append(replace(self.preparer(0, [as_drawn(table[row], name, source) for row in rows]), part=name))
-        return batches
-
-
-class _Unsized:
-    """A loader without a length: Lightning would take that of the rest for that of the whole stage, and stop early."""
-
-    def __init__(self, loader: StepLoader) -> None:
-        self.loader = loader
-
-    def __iter__(self) -> Iterator[TrainingBatch]:
-        return iter(self.loader)
-
-
-def open_training(name: str, stage: Stage, *, seed: int, data_root: Path) -> Mixture:
-    """What the stage called ``name`` draws its steps from, for the seed of a run; held-out rows are left out.
-
-    Raises:
-        InputError: a table that cannot be used, has no rows beyond those held out, or fewer rows than a block whose
-            repeats no mask would take out.
-    """
-    part = _training_part(stage, data_root)
-    mixture = open_mixture(part, stage.sampling, seed=stage_seed(name, seed), data_root=data_root)
-    if not getattr(stage.objective, "mask_duplicates", True):
-        for source, (rows, block) in mixture.repeats().items():
-            raise InputError(
-                f"mixture.{source}", expected=f"at least {block} rows, one block", got=rows,
-                remedy="lower sampling.block_size, or turn on mask_duplicates: a row would be its own negative",
-            )  # fmt: skip
-    return mixture
-
-
-def stage_seed(name: str, seed: int) -> int:
-    """Each stage of a run has its own seed."""
-    return int(fingerprint(str(seed), name)[:8], 16)
-
-
 def _make_trainer(run: StageRun, callbacks: list[Callback]) -> Trainer:
     stage = run.stage
     return Trainer(
@@ -230,11 +159,11 @@ def _make_trainer(run: StageRun, callbacks: list[Callback]) -> Trainer:
 
 
 def _facts(embedder: Embedder, run: StageRun) -> dict[str, Any]:
-    """What must be the same when a checkpoint is taken up: recipe and data, stage, and weights that do not train."""
+    """What must be the same when a checkpoint is taken up: recipe and data, stage, what trains, and the rest."""
     trains = {name for name, parameter in embedder.named_parameters() if parameter.requires_grad}
     state = embedder.state_dict()
     base = base_fingerprint((name, value) for name, value in state.items() if name not in trains)
-    return {"recipe": run.key, "stage": run.name, "base": base}
+    return {"recipe": run.key, "stage": run.name, "trains": fingerprint(*sorted(trains)), "base": base}
 
 
 def _checkpoint_to_resume(run: StageRun, facts: dict[str, Any]) -> Path | None:
@@ -250,28 +179,6 @@ def _checkpoint_to_resume(run: StageRun, facts: dict[str, Any]) -> Path | None:
 
     run.processes.let_first(make_ready)
     return latest(run.checkpoints)
-
-
-def _training_part(stage: Stage, data_root: Path) -> dict[str, Source]:
-    """The sources without their held-out rows."""
-    if stage.validation is None:
-        return dict(stage.mixture)
-    parts = dict(stage.mixture)
-    for name, source in _drawn_from(stage).items():
-        rows = len(open_table(data_root / source.table))
-        left = rows - stage.validation.rows
-        if left < 1:
-            raise InputError(
-                f"mixture.{name}", expected=f"more than the {stage.validation.rows} rows held out", got=f"{rows} rows",
-                remedy="lower validation.rows",
-            )  # fmt: skip
-        parts[name] = replace(source, limit=min(left, source.limit or left))
-    return parts
-
-
-def _drawn_from(stage: Stage) -> dict[str, Source]:
-    """The sources that have a weight; the table of another need not be there."""
-    return {name: source for name, source in stage.mixture.items() if source.weight}
 
 
 def _validation_choices(stage: Stage) -> dict[str, Any]:

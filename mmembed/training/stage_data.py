@@ -1,0 +1,112 @@
+"""The data of a stage: what its steps are drawn from, and the rows held out of them."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from mmembed.data.batching import StepDataset, StepLoader, step_loader
+from mmembed.data.mixture import Mixture, as_drawn, open_mixture
+from mmembed.data.settings import Source
+from mmembed.data.tables import open_table
+from mmembed.errors import InputError
+from mmembed.files import fingerprint
+from mmembed.training.batches import PairPreparer, TrainingBatch
+from mmembed.training.processes import Processes
+from mmembed.training.settings import Stage
+
+
+class StageData(LightningDataModule):  # type: ignore[misc]
+    """The global batches of a stage from the step the trainer stands at, and its held-out slices."""
+
+    def __init__(
+        self, mixture: Mixture, preparer: PairPreparer, stage: Stage, *, data_root: Path, processes: Processes
+    ) -> None:
+        super().__init__()
+        self.mixture = mixture
+        self.preparer = preparer
+        self.stage = stage
+        self.data_root = data_root
+        self.processes = processes
+
+    def train_dataloader(self) -> Iterable[TrainingBatch]:
+        """The batches from here to the end; a resumed stage does not prepare those before."""
+        accumulate = self.stage.optim.accumulate
+        dataset = StepDataset(self.mixture, self.preparer, self.processes.rank, self.processes.world)
+        first = self.trainer.global_step * accumulate
+        last = self.stage.steps * accumulate
+        return _Unsized(step_loader(dataset, first, last, num_workers=self.stage.workers))
+
+    def val_dataloader(self) -> Any:
+        """One batch for each source's held-out rows; none without validation."""
+        validation = self.stage.validation
+        if validation is None:
+            return []
+        # a list is a dataset to torch, though not to its types
+        return DataLoader(self._held_out(validation.rows), batch_size=None)  # type: ignore[arg-type]
+
+    def _held_out(self, held_out: int) -> list[TrainingBatch]:
+        batches = []
+        for name, source in _drawn_from(self.stage).items():
+            table = open_table(self.data_root / source.table)
+            rows = range(len(table) - held_out, len(table))[self.processes.rank :: self.processes.world]
+            batches.append(replace(self.preparer(0, [as_drawn(table[row], name, source) for row in rows]), part=name))
+        return batches
+
+
+class _Unsized:
+    """A loader without a length: Lightning would take that of the rest for that of the whole stage, and stop early."""
+
+    def __init__(self, loader: StepLoader) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[TrainingBatch]:
+        return iter(self.loader)
+
+
+def open_training(name: str, stage: Stage, *, seed: int, data_root: Path) -> Mixture:
+    """What the stage called ``name`` draws its steps from, for the seed of a run; held-out rows are left out.
+
+    Raises:
+        InputError: a table that cannot be used, has no rows beyond those held out, or fewer rows than a block whose
+            repeats no mask would take out.
+    """
+    part = _training_part(stage, data_root)
+    mixture = open_mixture(part, stage.sampling, seed=stage_seed(name, seed), data_root=data_root)
+    if not getattr(stage.objective, "mask_duplicates", True):
+        for source, (rows, block) in mixture.repeats().items():
+            raise InputError(
+                f"mixture.{source}", expected=f"at least {block} rows, one block", got=rows,
+                remedy="lower sampling.block_size, or turn on mask_duplicates: a row would be its own negative",
+            )  # fmt: skip
+    return mixture
+
+
+def stage_seed(name: str, seed: int) -> int:
+    """Each stage of a run has its own seed."""
+    return int(fingerprint(str(seed), name)[:8], 16)
+
+
+def _training_part(stage: Stage, data_root: Path) -> dict[str, Source]:
+    """The sources without their held-out rows."""
+    if stage.validation is None:
+        return dict(stage.mixture)
+    parts = dict(stage.mixture)
+    for name, source in _drawn_from(stage).items():
+        rows = len(open_table(data_root / source.table))
+        left = rows - stage.validation.rows
+        if left < 1:
+            raise InputError(
+                f"mixture.{name}", expected=f"more than the {stage.validation.rows} rows held out", got=f"{rows} rows",
+                remedy="lower validation.rows",
+            )  # fmt: skip
+        parts[name] = replace(source, limit=min(left, source.limit or left))
+    return parts
+
+
+def _drawn_from(stage: Stage) -> dict[str, Source]:
+    """The sources that have a weight; the table of another need not be there."""
+    return {name: source for name, source in stage.mixture.items() if source.weight}
