@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from mmembed import Item, Pair
+from mmembed.counters import counting
 from mmembed.items import Negative
 from mmembed.losses.settings import Contrastive, LearnedTemperature
 from mmembed.training.batches import PairPreparer
@@ -107,7 +108,9 @@ def train(case, processes):
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[recorder],
         use_distributed_sampler=False,
     )  # fmt: skip
-    trainer.fit(module, DataLoader(batches, batch_size=None))
+    with counting() as work:
+        trainer.fit(module, DataLoader(batches, batch_size=None))
+    recorder.reports[0]["reductions"] = work["gradient_reductions"]
     weights = {name: whole_tensor(p).clone() for name, p in module.trained().items()}
     average = {} if module.ema is None else {f"ema.{n}": whole_tensor(t) for n, t in module.ema.state_dict().items()}
     return recorder.reports, weights | average

@@ -74,6 +74,15 @@ def test_two_ranks_end_in_the_published_weights(case, runs):
     assert [report["grad_norm"] for report in reports(runs[2], case)] == pytest.approx(published, rel=1e-5)
 
 
+def test_gradients_are_reduced_once_a_step(runs):
+    # sharded weights are reduced where they are computed; the temperature is not sharded
+    reductions = {case: reports(runs[2], case)[0]["reductions"] for case in CASES}
+
+    assert [reductions[case] for case in ("golden-ddp", "lopsided-ddp", "lonely-ddp")] == [3, 3, 3]
+    assert (reductions["golden-fsdp2"], reductions["lopsided-fsdp2"]) == (0, 3)
+    assert {reports(runs[1], case)[0]["reductions"] for case in CASES} == {0}
+
+
 def test_the_temperature_and_every_weight_really_train(runs):
     first, *_, last = reports(runs[2], "lopsided-ddp")
 
