@@ -1,6 +1,5 @@
 """Files that are whole or not there: write beside the target, flush to the disk, rename."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -61,22 +60,6 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-@contextmanager
-def held(directory: Path) -> Iterator[bool]:
-    """Hold a directory for this process while the block runs; gives whether it is ours, or another process holds it.
-
-    The hold ends with the process, however it ends, and does not pass to processes that it starts.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
 
 
 def write_text(path: Path | str, text: str) -> None:

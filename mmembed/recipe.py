@@ -9,14 +9,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmembed import __version__
+from mmembed.commands import is_one_of_several
 from mmembed.errors import InputError
-from mmembed.files import file_fingerprint, fingerprint, held
+from mmembed.files import file_fingerprint, fingerprint
 from mmembed.models.settings import EmbedderSettings
 from mmembed.settings import dump_yaml, load_yaml, read_settings
-from mmembed.training.run_folder import RunFolder
+from mmembed.training.run_folder import RunFolder, held
 from mmembed.training.settings import Checkpoints, Stage
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def read_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 def run_key(recipe: Recipe, data_root: Path) -> str:
     """Names what a run computes: the recipe, the bytes of its tables, and this package's version.
 
-    Settings that change how fast a run is and what it says, but not its weights, are left out.
+    Settings that change how a run goes and what it says, but not its weights, are left out.
     """
     sources = [source for stage in recipe.stages.values() for source in stage.mixture.values() if source.weight]
     tables = sorted({source.table for source in sources})
@@ -70,14 +71,20 @@ def run_key(recipe: Recipe, data_root: Path) -> str:
             got="no such file",
             remedy="prepare it, or give --data-root",
         )
-    stages = {name: replace(stage, **_WITHOUT_EFFECT) for name, stage in recipe.stages.items()}
-    decides = dump_yaml(replace(recipe, stages=stages))
+    stages = {name: _decides(stage) for name, stage in recipe.stages.items()}
+    decides = dump_yaml(replace(recipe, stages=stages, accelerator="auto"))
     return fingerprint(decides, __version__, *(file_fingerprint(data_root / table) for table in tables))
 
 
-_WITHOUT_EFFECT: dict[str, Any] = {
-    "workers": 0, "cache_mb": 0, "checkpoints": Checkpoints(), "log_every": 1, "loggers": (),
-}  # fmt: skip
+def _decides(stage: Stage) -> Stage:
+    """The stage without what changes how it runs, what it says and when it gives up, but not its weights."""
+    return replace(
+        stage,
+        sampling=replace(stage.sampling, max_bad=0.0),
+        chunks=replace(stage.chunks, keep_mb=0),
+        checkpoints=Checkpoints(),
+        workers=0, cache_mb=0, diverged=None, log_every=1, loggers=(), strategy="ddp",
+    )  # fmt: skip
 
 
 def run_recipe(
@@ -105,11 +112,15 @@ def run_recipe(
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     folder = RunFolder(output, recipe.name, run_key(recipe, data_root), dump_yaml(recipe), list(recipe.stages))
-    if folder.is_done and resume == "auto":
+    done = folder.is_done and resume == "auto"
+    if done and not is_one_of_several():
+        # without torch, which takes seconds
         return folder.final, False
     from mmembed.training.processes import joined
 
     with joined(recipe.accelerator) as processes, held(output) if processes.first else nullcontext(True) as ours:
+        if processes.agree(done):
+            return folder.final, False
         processes.let_first(lambda: folder.open(resume, overwrite=overwrite, ours=ours))
         started = time.monotonic()
         embedder = _train(recipe, folder, data_root, processes)
@@ -158,9 +169,10 @@ def _texts(recipe: Recipe, data_root: Path) -> Iterator[str]:
     from mmembed.data.tables import open_table
 
     seen: set[str] = set()
-    for source in {s.table: s for stage in recipe.stages.values() for s in stage.mixture.values()}.values():
+    drawn = [source for stage in recipe.stages.values() for source in stage.mixture.values() if source.weight]
+    for source in {source.table: source for source in drawn}.values():
         for pair in open_table(data_root / source.table):
-            for item in (pair.query, *pair.positives):
+            for item in (pair.query, *pair.positives, *(negative.item for negative in pair.negatives)):
                 for text in (*(p for p in item.content if isinstance(p, str)), item.instruction or source.instruction):
                     if text and text not in seen:
                         seen.add(text)

@@ -112,13 +112,13 @@ class ContrastiveObjective(nn.Module):
             losses = softplus(found.of_positives[positives] - scores)
             share = share + self.settings.directions[1] * losses.sum() / len(batch.answers.owners)
 
-        comparisons = len(batch.queries.numbers) * batch.target_count
-        without = (negatives < EXCLUDED / 2).sum() / len(batch.queries.numbers)
-        parts = total(torch.stack([share.detach(), (found.masked / comparisons).to(share), without.to(share)]))
-        _, masked, alone, *divisors = torch.cat([parts, temperatures.detach()]).tolist()
-        return Loss(
-            share, parts[0], per_query, {"masked": masked, "no_negative": alone} | self.temperatures.logs(divisors)
-        )
+        # counts are summed as counts, and exactly: shares of all ranks need not add up to 1
+        counts = torch.stack([found.masked, (negatives < EXCLUDED / 2).sum()])
+        parts = total(torch.cat([share.detach()[None].double(), counts.double()]))
+        _, masked, alone, *divisors = torch.cat([parts, temperatures.detach().double()]).tolist()
+        everyone = len(batch.queries.numbers)
+        logs = {"masked": masked / (everyone * batch.target_count), "no_negative": alone / everyone}
+        return Loss(share, parts[0].to(share), per_query, logs | self.temperatures.logs(divisors))
 
     def _towards_targets(
         self, scores: Tensor, owner: Tensor, negatives: Tensor, batch: GlobalBatch

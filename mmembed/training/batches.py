@@ -92,7 +92,8 @@ class PairPreparer:
     Args:
         preprocessor: of the backbone.
         chunks: how rows are cut.
-        sources: names of the mixture's sources in order; their places are the source numbers of the candidates.
+        sources: names of the mixture's sources in order; their places are the source numbers of the candidates. None
+            given, all pairs are of one source.
         filler: whether every chunk must run every part of the model, as sharded weights ask for: a chunk without media
             then gets one more row, with a picture, whose embedding nobody uses.
     """
@@ -183,7 +184,7 @@ def _candidates(prepared: Sequence[PreparedPair], numbers: Mapping[str, int]) ->
         query_keys=torch.tensor([_number(one.pair.query.fingerprint()) for one in prepared], dtype=torch.long),
         target_keys=torch.tensor([key for one in prepared for key in one.target_keys], dtype=torch.long),
         classes=torch.tensor([_class(one.pair) for one in prepared], dtype=torch.long),
-        sources=torch.tensor([numbers.get(one.pair.source, 0) for one in prepared], dtype=torch.long),
+        sources=torch.tensor([numbers[one.pair.source] if numbers else 0 for one in prepared], dtype=torch.long),
     )
 
 

@@ -84,43 +84,54 @@ class StageCheckpoints(Callback):  # type: ignore[misc]
             self._write_if_due(trainer, step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the weights if they are the best, then write the state if this step is a mark."""
+        """Keep the weights if they are the best so far and wanted, then write the state if this step is a mark."""
         score = float(trainer.callback_metrics["val/hit@1"])
-        if score > self._best:
-            self._write(trainer, self.directory / BEST, weights_only=True, must=True)
-        self._best = max(self._best, score)
+        better = self.stage.finish == BEST and score > self._best
+        if better and self._write(trainer, self.directory / BEST, weights_only=True, must=self._is_last(trainer)):
+            self._best = score
         self._write_if_due(trainer, trainer.global_step)
 
     def _ends_a_step(self, batch: TrainingBatch) -> bool:
         return (batch.number + 1) % self.stage.optim.accumulate == 0
 
     def _write_if_due(self, trainer: Trainer, step: int) -> None:
-        last = step == self.stage.steps
+        last = self._is_last(trainer)
         stop = bool(total(torch.tensor(float(self._asked))))
         if not (last or stop or step % self.stage.checkpoints.every == 0):
             return
         path = checkpoint_path(self.directory, step)
         self._write(trainer, path, must=last or stop)
         if trainer.is_global_zero:
-            prune(self.directory, self.stage.checkpoints.keep, self.stage.checkpoints.keep_every)
-        if stop and not last:
+            self._make_room()
+        if stop:
             raise StoppedError(
                 f"stopped at step {step} of {self.stage.steps}, state in {path}; the same command goes on from there"
             )
 
-    def _write(self, trainer: Trainer, path: Path, *, weights_only: bool = False, must: bool = False) -> None:
+    def _make_room(self) -> None:
+        try:
+            prune(self.directory, self.stage.checkpoints.keep, self.stage.checkpoints.keep_every)
+        except OSError as error:
+            # there is more on the disk than there need be, which is no reason to stop
+            self.train_log.line(f"could not remove older checkpoints: {error}")
+
+    def _is_last(self, trainer: Trainer) -> bool:
+        return bool(trainer.global_step == self.stage.steps)
+
+    def _write(self, trainer: Trainer, path: Path, *, weights_only: bool = False, must: bool = False) -> bool:
         files: PatientFiles = trainer.strategy.checkpoint_io
         trainer.save_checkpoint(path, weights_only=weights_only)
         failed = next((said for said in everyone(files.failed) if said), None)
         if failed is None:
             self.train_log.line(f"wrote {path.name}")
-            return
+            return True
         self.train_log.line(f"could not write {path.name}: {failed}")
         if must:
             raise InputError(
                 path, expected="room for a checkpoint", got=failed,
                 remedy="free some space and give the same command: it goes on from the checkpoint before",
             )  # fmt: skip
+        return False
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._asked and number == signal.SIGINT:
@@ -154,8 +165,18 @@ class Guards(Callback):  # type: ignore[misc]
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: TrainingBatch, batch_idx: int
     ) -> None:
         """Look at the batch's bad rows, and at the loss of a finished step."""
-        bad: list[BadRow] = [row for mine in everyone(batch.bad) for row in mine]
-        for row in self.quarantine.add(bad):
-            self.train_log.line(f"replaced {row.source} row {row.row}: {row.reason}")
+        self._count(batch, "replaced")
         if pl_module.report is not None:
             self.divergence.see(pl_module.report)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: TrainingBatch, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Look at the held-out slice's bad rows."""
+        self._count(batch, "left out")
+
+    def _count(self, batch: TrainingBatch, what: str) -> None:
+        bad: list[BadRow] = [row for mine in everyone(batch.bad) for row in mine]
+        for row in self.quarantine.add(bad):
+            self.train_log.line(f"{what} {row.source} row {row.row}: {row.reason}")

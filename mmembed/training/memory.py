@@ -36,5 +36,6 @@ def _too_large(batch: TrainingBatch, error: BaseException) -> InputError:
     return InputError(
         f"batch {batch.number}", expected="chunks that fit the memory",
         got=f"out of memory; the largest chunk has {size} ({' '.join(str(error).split())[:200]})",
-        remedy="lower chunks.tokens, chunks.rows or chunks.keep_mb, or turn on backbone.gradient_checkpointing",
+        remedy="lower chunks.keep_mb and give the same command; or lower chunks.tokens or chunks.rows, or turn on "
+        "backbone.gradient_checkpointing, which make a new run",
     )  # fmt: skip

@@ -175,8 +175,12 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         return encode
 
     def validation_step(self, batch: TrainingBatch, batch_idx: int) -> None:
-        """Loss and hit@1 of one source's held-out slice, every target of the slice a candidate for every query."""
-        embeddings = self._embed(batch)
+        """Loss and hit@1 of one source's held-out slice, every target of the slice a candidate for every query.
+
+        The weights are those that the stage hands on: their average where that is what it finishes with.
+        """
+        with self.ema.swapped() if self.ema is not None and self.stage.finish == "ema" else nullcontext():
+            embeddings = self._embed(batch)
         loss = self._loss(batch, embeddings)
         targets, keys = gather(embeddings[batch.target_rows]), gather(batch.candidates.target_keys)
         best = (embeddings[batch.query_rows] @ targets.T).argmax(1)
@@ -219,12 +223,15 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         if bool(torch.isfinite(loss.value)):
             return
         bad = ~torch.isfinite(rep[EMBEDDING]).all(-1)
-        rows = (bad[batch.query_rows] | bad[batch.target_rows[batch.candidates.labels]]).nonzero()[:, 0].tolist()
-        raise _diverged(batch, f"loss {loss.value.item()}", [batch.name(row) for row in rows])
+        of_queries, of_targets = bad[batch.query_rows].nonzero()[:, 0], bad[batch.target_rows].nonzero()[:, 0]
+        rows = {*of_queries.tolist(), *batch.candidates.owner[of_targets].tolist()}
+        named = "rows whose embedding is not finite", [batch.name(row) for row in sorted(rows)]
+        raise _diverged(batch, f"loss {loss.value.item()}", *named)
 
     def _refuse_no_finite_norm(self, norm: Tensor, batch: TrainingBatch) -> None:
         if not bool(torch.isfinite(norm)):
-            raise _diverged(batch, f"loss {self._tally.loss} and gradient norm {norm.item()}", [])
+            got = f"loss {self._tally.loss} and gradient norm {norm.item()}"
+            raise _diverged(batch, got, "rows of the largest loss", self._tally.hardest)
 
     def _refuse_no_negative(self, loss: Loss, batch: TrainingBatch) -> None:
         if loss.logs["no_negative"] == 1:
@@ -241,9 +248,9 @@ def _temperature_groups(objective: ContrastiveObjective, rate: float) -> list[di
     return [{"params": parameters, "lr": rate, "weight_decay": 0.0, "name": "temperature"}] if parameters else []
 
 
-def _diverged(batch: TrainingBatch, got: str, mine: list[str]) -> DivergenceError:
+def _diverged(batch: TrainingBatch, got: str, what: str, mine: list[str]) -> DivergenceError:
     rows = [name for names in everyone(mine) for name in names]
     return DivergenceError(
-        f"batch {batch.number}: expected a finite loss and gradient, got {got}; rows whose embedding is not finite: "
+        f"batch {batch.number}: expected a finite loss and gradient, got {got}; {what}: "
         f"{', '.join(rows[:8]) or 'none'}; lower the learning rate or look at these rows"
     )

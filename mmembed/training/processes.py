@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ class Processes:
         """Let rank 0 act while the others wait.
 
         Raises:
-            InputError: what ``act`` raised, on every rank, so that none waits for one that has left.
+            InputError: what ``act`` raised, or what the disk said, on every rank: none waits for one that has left.
         """
         problem = None
         if self.first:
@@ -60,6 +61,10 @@ class Processes:
                 act()
             except InputError as error:
                 problem = error
+            except OSError as error:
+                where = error.filename or "the run's folder"
+                remedy = "mend that and give the same command: nothing that was written is lost"
+                problem = InputError(where, expected="a disk to write to", got=error, remedy=remedy)
         problem = self.agree(problem)
         if problem is not None:
             raise problem
@@ -73,6 +78,9 @@ def everyone(mine: Any) -> list[Any]:
     dist.all_gather_object(held, mine)
     return held
 
+
+PATIENCE = timedelta(hours=1)
+"""How long processes wait for each other: longer than one of them may take to write a large checkpoint."""
 
 ALONE = Processes()
 """A run of one process."""
@@ -88,7 +96,7 @@ def joined(accelerator: str) -> Iterator[Processes]:
     Raises:
         InputError: machines with different numbers of processes.
     """
-    environment = _environment()
+    environment = launcher()
     if environment is None or environment.world_size() == 1:
         yield ALONE
         return
@@ -108,10 +116,20 @@ def joined(accelerator: str) -> Iterator[Processes]:
             dist.destroy_process_group()
 
 
-def _environment() -> ClusterEnvironment | None:
+def launcher() -> ClusterEnvironment | None:
+    """What started the processes: torchrun, SLURM without its own way of resuming, or nobody.
+
+    Raises:
+        InputError: SLURM was not told how many processes run on a machine.
+    """
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
-    return SLURMEnvironment(auto_requeue=False) if SLURMEnvironment.detect() else None
+    try:
+        return SLURMEnvironment(auto_requeue=False) if SLURMEnvironment.detect() else None
+    except RuntimeError as error:
+        raise InputError(
+            "SLURM", expected="--ntasks-per-node", got=error, remedy="give the number of processes on each machine"
+        ) from error
 
 
 def _per_node(environment: ClusterEnvironment) -> int:
@@ -125,4 +143,5 @@ def _join(environment: ClusterEnvironment, found: Processes, *, on_gpu: bool) ->
     if on_gpu:
         torch.cuda.set_device(environment.local_rank())
     # plain values travel by gloo, tensors on a GPU by NCCL
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", rank=found.rank, world_size=found.world)
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    dist.init_process_group(backend, rank=found.rank, world_size=found.world, timeout=PATIENCE)

@@ -6,9 +6,12 @@ Nothing is removed before everything that may be wrong with the request has been
 the folder is at every moment.
 """
 
+import errno
+import fcntl
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +105,12 @@ class RunFolder:
     def _found(self) -> tuple[str, str]:
         """Key and state of the run that stands here; empty words where none does."""
         path = self.path / RUN_FILE
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        try:
+            found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError as error:
+            raise InputError(
+                path, expected="what a run wrote", got=str(error), remedy="choose another --output, or remove the file"
+            ) from error
         return found.get("key", ""), found.get("state", "")
 
     def _holds_work(self) -> bool:
@@ -124,7 +132,7 @@ class RunFolder:
     def _go_back(self, checkpoint: Path) -> None:
         """Take away what was written after a checkpoint of this run, so that the run goes on from it."""
         # takes seconds, which only this needs
-        from mmembed.training.checkpoint import CheckpointFiles, list_checkpoints, verify
+        from mmembed.training.checkpoint import CheckpointFiles, check_facts, list_checkpoints, verify
 
         wanted = checkpoint.resolve()
         stage = next((name for name in self.stages if wanted.parent == self._checkpoints(name).resolve()), None)
@@ -134,7 +142,7 @@ class RunFolder:
             known = f"there are {', '.join(names)}" if names else "look into stages/NAME/checkpoints"
             expected = f"auto, never, or a checkpoint step-... below {self.path / 'stages'}"
             raise InputError("--resume", expected=expected, got=checkpoint, remedy=known)
-        verify(checkpoint)
+        check_facts(verify(checkpoint), {"recipe": self.key, "stage": stage}, checkpoint)
         for later in self.stages[list(self.stages).index(stage) + 1 :]:
             shutil.rmtree(self.stage(later), ignore_errors=True)
         for path in reversed(written[names.index(wanted.name) + 1 :]):
@@ -142,3 +150,26 @@ class RunFolder:
 
     def _checkpoints(self, stage: str) -> Path:
         return self.stage(stage) / "checkpoints"
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[bool]:
+    """Hold a directory for this process while the block runs; gives whether it is ours, or another process holds it.
+
+    The hold ends with the process, however it ends, and does not pass to processes that it starts.
+
+    Raises:
+        InputError: the directory cannot be made, or its file system has no locks.
+    """
+    with ExitStack() as stack:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context((directory / ".lock").open("w"))
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = True
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN) or error.filename is not None:
+                remedy = "choose a folder on a disk that this process may write to and lock"
+                raise InputError(directory, expected="a folder to write to", got=error, remedy=remedy) from error
+            ours = False
+        yield ours

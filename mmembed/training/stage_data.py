@@ -9,7 +9,9 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from mmembed.data.batching import StepDataset, StepLoader, step_loader
-from mmembed.data.mixture import Mixture, as_drawn, open_mixture
+from mmembed.data.mixture import LostTableError, Mixture, open_mixture
+from mmembed.data.quarantine import BadRow
+from mmembed.data.sampler import Row
 from mmembed.data.settings import Source
 from mmembed.data.tables import open_table
 from mmembed.errors import InputError
@@ -22,14 +24,11 @@ from mmembed.training.settings import Stage
 class StageData(LightningDataModule):  # type: ignore[misc]
     """The global batches of a stage from the step the trainer stands at, and its held-out slices."""
 
-    def __init__(
-        self, mixture: Mixture, preparer: PairPreparer, stage: Stage, *, data_root: Path, processes: Processes
-    ) -> None:
+    def __init__(self, mixture: Mixture, preparer: PairPreparer, stage: Stage, processes: Processes) -> None:
         super().__init__()
         self.mixture = mixture
         self.preparer = preparer
         self.stage = stage
-        self.data_root = data_root
         self.processes = processes
 
     def train_dataloader(self) -> Iterable[TrainingBatch]:
@@ -46,15 +45,21 @@ class StageData(LightningDataModule):  # type: ignore[misc]
         if validation is None:
             return []
         # a list is a dataset to torch, though not to its types
-        return DataLoader(self._held_out(validation.rows), batch_size=None)  # type: ignore[arg-type]
+        batches = [self._held_out(name, validation.rows) for name in self.mixture.tables]
+        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
 
-    def _held_out(self, held_out: int) -> list[TrainingBatch]:
-        batches = []
-        for name, source in _drawn_from(self.stage).items():
-            table = open_table(self.data_root / source.table)
-            rows = range(len(table) - held_out, len(table))[self.processes.rank :: self.processes.world]
-            batches.append(replace(self.preparer(0, [as_drawn(table[row], name, source) for row in rows]), part=name))
-        return batches
+    def _held_out(self, name: str, held_out: int) -> TrainingBatch:
+        """This rank's share of the last rows of a source; those that cannot be used are left out, and told."""
+        last = len(self.mixture.tables[name])
+        prepared, bad = [], []
+        for row in range(last - held_out, last)[self.processes.rank :: self.processes.world]:
+            try:
+                prepared.append(self.preparer.prepare(self.mixture.pair(Row(name, row))))
+            except LostTableError:
+                raise
+            except InputError as error:
+                bad.append(BadRow(name, row, str(error)))
+        return replace(self.preparer.assemble(0, prepared, tuple(bad)), part=name)
 
 
 class _Unsized:

@@ -29,7 +29,7 @@ from mmembed.training.divergence import Divergence
 from mmembed.training.loggers import make_loggers
 from mmembed.training.module import EmbedderModule
 from mmembed.training.optim import freeze
-from mmembed.training.processes import ALONE, Processes
+from mmembed.training.processes import ALONE, Processes, launcher
 from mmembed.training.progress import TrainingProgress
 from mmembed.training.settings import MB, Stage
 from mmembed.training.stage_data import StageData, open_training, stage_seed
@@ -69,8 +69,8 @@ class StageRun:
 
     @property
     def finished(self) -> bool:
-        """Whether the last step was done and written."""
-        return checkpoint_path(self.checkpoints, self.stage.steps).is_dir()
+        """Whether the last step was done and written, as rank 0 sees it."""
+        return bool(self.processes.agree(checkpoint_path(self.checkpoints, self.stage.steps).is_dir()))
 
     @property
     def sharded(self) -> bool:
@@ -101,7 +101,7 @@ def run_stage(embedder: Embedder, run: StageRun, log: TrainLog) -> None:
     resumed = _checkpoint_to_resume(run, facts)
     mixture = open_training(run.name, stage, seed=run.seed, data_root=run.data_root)
     preparer = PairPreparer(embedder.backbone.preprocessor, stage.chunks, list(stage.mixture), filler=run.sharded)
-    data = StageData(mixture, preparer, stage, data_root=run.data_root, processes=processes)
+    data = StageData(mixture, preparer, stage, processes)
     module = EmbedderModule(embedder, stage, seed=stage_seed(run.name, run.seed), facts=facts)
     quarantine = Quarantine(mixture.sampler.sizes, stage.sampling.max_bad)
     watch = Watch(stage.log_every, make_loggers(stage.loggers if processes.first else (), run.directory, run.name), log)
@@ -145,7 +145,8 @@ def _make_trainer(run: StageRun, callbacks: list[Callback]) -> Trainer:
         max_steps=stage.steps,
         accelerator=run.accelerator,
         precision=stage.precision,
-        plugins=[PatientFiles()],
+        # the launcher is named, for Lightning's own guess would requeue SLURM jobs its own way
+        plugins=[PatientFiles(), *([] if (started := launcher()) is None else [started])],
         callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
@@ -178,7 +179,9 @@ def _checkpoint_to_resume(run: StageRun, facts: dict[str, Any]) -> Path | None:
             check_facts(verify(newest), facts, newest)
 
     run.processes.let_first(make_ready)
-    return latest(run.checkpoints)
+    # ranks need not see the disk at the same moment
+    found = run.processes.agree(latest(run.checkpoints))
+    return None if found is None else Path(found)
 
 
 def _validation_choices(stage: Stage) -> dict[str, Any]:

@@ -26,6 +26,11 @@ class StepTally:
         """The mean loss of the batches so far."""
         return sum(self._losses) / max(1, len(self._losses))
 
+    @property
+    def hardest(self) -> list[str]:
+        """This rank's rows of largest loss, the worst first."""
+        return [name for name, _ in sorted(self._hardest, key=lambda row: -row[1])]
+
     def add(self, batch: TrainingBatch, loss: Loss) -> None:
         """Count a batch and its loss."""
         self._losses.append(float(loss.value))

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from mmembed.counters import counting
-from mmembed.errors import InputError
+from mmembed.training.callbacks import Guards
 from mmembed.training.checkpoint import CheckpointFiles, latest
 from scripts.train import main
 from tests.cases import TINY
@@ -343,16 +343,6 @@ def test_a_signal_writes_the_state_and_leaves(data, run, config):
     assert CheckpointFiles().load_checkpoint(newest)["global_step"] == int(newest.name[-8:])
 
 
-def test_the_error_of_the_first_process_reaches_all():
-    with pytest.raises(InputError, match="x: expected a, got b"):
-        from mmembed.training.processes import ALONE
-
-        def refuse():
-            raise InputError("x", expected="a", got="b", remedy="c")
-
-        ALONE.let_first(refuse)
-
-
 def test_two_runs_at_once_in_one_folder_are_refused(data, run, config, train, capsys):
     command = [sys.executable, str(ROOT / "scripts/train.py"), "--config", str(config), "--data-root", str(data)]
     with subprocess.Popen([*command, "--output", str(run), "--stages.first.steps", "100000"], cwd=ROOT) as other:
@@ -364,3 +354,123 @@ def test_two_runs_at_once_in_one_folder_are_refused(data, run, config, train, ca
     assert status == 2
     assert "expected a folder that no other process writes to" in capsys.readouterr().err
     assert train("--overwrite") == 0
+
+
+def test_a_changed_recipe_cannot_go_back_to_another_ones_checkpoint_and_costs_nothing(train, run, capsys):
+    assert train(*OFTEN) == 0
+    checkpoint = run / "stages/second/checkpoints/step-00000002"
+
+    assert train(*OFTEN, "--overwrite", "--resume", str(checkpoint), "--seed", "1") == 2
+
+    assert "recipe" in capsys.readouterr().err
+    assert latest(checkpoint.parent).name == "step-00000003"
+    assert train(*OFTEN) == 0
+    assert capsys.readouterr().out.startswith("already trained: ")
+
+
+def test_when_a_run_gives_up_may_change_between_its_lives(killed, train, tmp_path):
+    options = ["--stages.second.diverged", "null", "--stages.second.sampling.max_bad", "0.5"]
+
+    assert train(*OFTEN, *options, "--stages.second.strategy", "fsdp2", "--stages.second.chunks.keep_mb", "7") == 0
+
+    assert same(killed, tmp_path / "whole")
+
+
+def test_a_damaged_run_file_is_named(train, run, capsys):
+    assert train(*OFTEN) == 0
+    (run / "run.json").write_text('{"key": ')
+
+    assert train(*OFTEN) == 2
+
+    assert "run.json: expected what a run wrote" in capsys.readouterr().err
+
+
+def test_an_output_that_is_a_file_is_named(train, run, capsys):
+    run.write_text("something else")
+
+    assert train(*OFTEN) == 2
+
+    assert "expected a folder to write to" in capsys.readouterr().err
+
+
+def test_a_disk_full_when_the_embedder_is_saved_is_said(train, run, monkeypatch, capsys):
+    from mmembed import Embedder
+
+    def fail(embedder, directory):
+        raise OSError(28, "No space left on device", str(directory))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Embedder, "save", fail)
+        assert train(*OFTEN) == 2
+
+    assert "expected a disk to write to, got [Errno 28]" in capsys.readouterr().err
+    assert train(*OFTEN) == 0
+
+
+def test_a_full_disk_when_the_best_weights_are_written_is_survived(train, run, monkeypatch):
+    options = [*OFTEN, "--stages.second.validation", "{rows: 2, every: 1}", "--stages.second.finish", "best"]
+    tries = []
+    write = CheckpointFiles.save_checkpoint
+
+    def full_at_first(files, checkpoint, path, storage_options=None):
+        if path.name == "best":
+            tries.append(checkpoint["global_step"])
+            if len(tries) == 1:
+                raise OSError(28, "No space left on device", str(path))
+        write(files, checkpoint, path, storage_options)
+
+    monkeypatch.setattr(CheckpointFiles, "save_checkpoint", full_at_first)
+
+    assert train(*options) == 0
+
+    assert tries[:2] == [1, 2]
+    assert "could not write best: [Errno 28]" in (run / "train.log").read_text()
+    assert (run / "stages/second/checkpoints/best").is_dir()
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_the_order_to_stop_is_heard_at_the_end_of_a_stage_too(step, train, run, monkeypatch, tmp_path):
+    options = [*OFTEN, "--stages.first.steps", "4"]
+    assert train(*options, output="whole") == 0
+
+    def ask(guards, trainer, *_):
+        if (trainer.max_steps, trainer.global_step) == (4, step):
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Guards, "on_train_batch_end", ask)
+        assert train(*options) == 143
+
+    assert latest(run / "stages/first/checkpoints").name == f"step-0000000{step}"
+    assert not (run / "stages/second").exists()
+    assert train(*options) == 0
+    assert same(run, tmp_path / "whole")
+
+
+def test_a_bad_held_out_row_is_left_out_and_told(data, run, capsys):
+    config = broken_table(data, 12, bad={10})
+    options = ["--stages.first.sampling.max_bad", "0.2", "--stages.first.validation", "{rows: 4, every: 1}"]
+
+    assert train_from(config, data, run, *options) == 0
+
+    assert (run / "train.log").read_text().count("left out caption row 10: ") == 1
+
+
+def test_a_source_without_weight_needs_no_table(train):
+    gone = ["--stages.first.mixture.caption.table", "demo/gone.jsonl", "--stages.first.mixture.caption.weight", "0"]
+
+    assert train(*gone) == 0
+
+
+def test_a_stage_that_finishes_with_the_average_validates_it(train, run, tmp_path):
+    held_out = ["--stages.first.validation", "{rows: 4, every: 1}", "--stages.first.optim.ema"]
+    # an average that never moves is the model as it was
+    assert train(*held_out, "0.999999", "--stages.first.finish", "ema") == 0
+    assert train(*held_out, "0.999999", output="last") == 0
+
+    averaged, last = (
+        [line.split("loss ")[1] for line in (folder / "train.log").read_text().splitlines() if "validation" in line]
+        for folder in (run, tmp_path / "last")
+    )
+    assert len(set(averaged)) == 1
+    assert len(set(last)) == 3

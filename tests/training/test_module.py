@@ -281,12 +281,32 @@ def test_a_loss_that_is_no_number_stops_before_the_step_and_names_the_rows(pairs
     assert all(torch.equal(w.nan_to_num(7), before[name].nan_to_num(7)) for name, w in weights_of(module).items())
 
 
+def test_a_hard_negative_that_is_no_number_names_its_query(pairs, fresh_embedder):
+    module = module_of(fresh_embedder())
+    batch = prepared(module, pairs)
+    hard = int((~batch.candidates.positive).nonzero()[0, 0])
+    forward = module.embedder.forward
+
+    def spoiled(chunk, features=None):
+        embeddings = forward(chunk, features).clone()
+        embeddings[batch.target_rows[hard]] = float("nan")
+        return embeddings
+
+    module.embedder.forward = spoiled
+
+    with pytest.raises(DivergenceError, match="not finite: s:3; lower"):
+        fit(module, [batch])
+
+
 def test_a_gradient_that_is_no_number_stops_before_the_step(pairs, fresh_embedder):
     module = module_of(fresh_embedder())
     before = weights_of(module)
     module.embedder.backbone.model.language_model.norm.weight.register_hook(lambda gradient: gradient * float("inf"))
 
-    with pytest.raises(DivergenceError, match=r"got loss \d.* and gradient norm (nan|inf); .* not finite: none; lower"):
+    with pytest.raises(
+        DivergenceError,
+        match=r"got loss \d.* and gradient norm (nan|inf); rows of the largest loss: s:\d(, s:\d){4}; lower",
+    ):
         fit(module, [prepared(module, pairs)])
 
     assert all(torch.equal(weight, before[name]) for name, weight in weights_of(module).items())
