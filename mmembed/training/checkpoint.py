@@ -93,15 +93,6 @@ class CheckpointFiles(CheckpointIO):  # type: ignore[misc]
             shutil.rmtree(path.rename(gone))
 
 
-def save_or_report(io: CheckpointIO, checkpoint: dict[str, Any], path: Path | str) -> OSError | None:
-    """Write a checkpoint, and give what the disk said where it could not; the older ones stand as they were."""
-    try:
-        io.save_checkpoint(checkpoint, path)
-    except OSError as error:
-        return error
-    return None
-
-
 def checkpoint_path(directory: Path, step: int) -> Path:
     """Folder of the checkpoint after ``step`` optimiser steps."""
     return directory / f"step-{step:08d}"

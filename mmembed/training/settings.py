@@ -10,6 +10,19 @@ from mmembed.losses.settings import Contrastive, ObjectiveSettings, SourceRules
 MB = 1 << 20
 
 
+def _refuse(where: str, value: object, expected: str, remedy: str, *, unless: bool) -> None:
+    if not unless:
+        raise InputError(where, expected=expected, got=value, remedy=remedy)
+
+
+def _at_least(least: int, name: str, settings: object, fields: tuple[str, ...]) -> None:
+    """Refuse a whole number that is too small; one that may be left out is not looked at then."""
+    for field_name in fields:
+        value = getattr(settings, field_name)
+        good = value is None or value >= least
+        _refuse(f"{name}.{field_name}", value, f"at least {least}", "use a larger number", unless=good)
+
+
 @dataclass(frozen=True)
 class PartRates:
     """Rates of one part of a backbone."""
@@ -59,6 +72,12 @@ class Optim:
             decay = rates.weight_decay
             if decay is not None and not decay >= 0:
                 raise InputError(f"{where}.weight_decay", expected="at least 0", got=decay, remedy="0 turns it off")
+        _at_least(0, "optim", self, ("warmup_steps",))
+        clips = self.clip_norm is None or self.clip_norm > 0
+        _refuse("optim.clip_norm", self.clip_norm, "more than 0", "null never clips", unless=clips)
+        _refuse("optim.eps", self.eps, "more than 0", "1e-8 is usual", unless=self.eps > 0)
+        shares = all(0 <= beta < 1 for beta in self.betas)
+        _refuse("optim.betas", self.betas, "two of at least 0 and below 1", "0.9 and 0.999 are usual", unless=shares)
         if self.accumulate < 1:
             raise InputError("optim.accumulate", expected="at least 1", got=self.accumulate, remedy="1 turns it off")
         if self.ema is not None and not 0 <= self.ema < 1:
@@ -78,6 +97,12 @@ class Chunks:
     keep_mb: int = 4096
     """Activations kept between the two passes, in MiB; chunks beyond it are embedded twice."""
 
+    def __post_init__(self) -> None:
+        _at_least(1, "chunks", self, ("rows", "tokens"))
+        _at_least(0, "chunks", self, ("keep_mb",))
+        good = self.padding is None or 0 <= self.padding < 1
+        _refuse("chunks.padding", self.padding, "at least 0 and below 1", "0.2 is usual", unless=good)
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -87,6 +112,9 @@ class Validation:
     """Last rows of each source that are held out."""
     every: int = 500
     """Steps between two validations."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, "validation", self, ("rows", "every"))
 
 
 @dataclass(frozen=True)
@@ -101,10 +129,7 @@ class Checkpoints:
     """Those at a multiple of so many steps are kept too; None keeps none beside the newest."""
 
     def __post_init__(self) -> None:
-        for name in ("every", "keep", "keep_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"checkpoints.{name}", expected="at least 1", got=value, remedy="use a larger number")
+        _at_least(1, "checkpoints", self, ("every", "keep", "keep_every"))
 
 
 @dataclass(frozen=True)
@@ -125,7 +150,7 @@ class Stage:
     """How the batch is cut."""
     freeze: tuple[str, ...] = ()
     """Parts that do not train, by the beginning of their parameters' names, e.g. ``model.visual``."""
-    precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Arithmetic, as Lightning names it. Not ``16-mixed``: cached gradients would meet its loss scale twice."""
     workers: int = 0
     """Processes that prepare batches; the batches do not depend on it."""
@@ -154,6 +179,10 @@ class Stage:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InputError("stage.steps", expected="at least 1", got=self.steps, remedy="leave the stage out instead")
+        _at_least(1, "stage", self, ("log_every",))
+        _at_least(0, "stage", self, ("workers", "cache_mb"))
+        good = self.diverged is None or self.diverged >= 1
+        _refuse("stage.diverged", self.diverged, "at least 1", "null never stops", unless=good)
         if self.finish == "best" and self.validation is None:
             raise InputError("stage.finish", expected="a validation to be best at", got="none", remedy="add validation")
         if self.finish == "ema" and self.optim.ema is None:

@@ -25,7 +25,6 @@ from mmembed.training.checkpoint import (
     latest,
     list_checkpoints,
     prune,
-    save_or_report,
     verify,
 )
 
@@ -44,6 +43,14 @@ def save(directory, *steps):
     for step, path in zip(steps, paths, strict=True):
         CheckpointFiles().save_checkpoint(checkpoint_of(step), path)
     return paths
+
+
+def error_of_saving(checkpoint, path):
+    try:
+        CheckpointFiles().save_checkpoint(checkpoint, path)
+    except OSError as error:
+        return error
+    return None
 
 
 def names(directory):
@@ -305,7 +312,7 @@ def test_a_file_that_grows_too_large_for_the_disk_is_reported_and_leaves_nothing
 
     def fill():
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        error = save_or_report(CheckpointFiles(), checkpoint, checkpoint_path(tmp_path, 2))
+        error = error_of_saving(checkpoint, checkpoint_path(tmp_path, 2))
         assert error is not None
         assert error.errno == errno.EFBIG
         assert Path(error.filename).name == ("weights.safetensors" if large == "state_dict" else "state.pt")
@@ -313,7 +320,7 @@ def test_a_file_that_grows_too_large_for_the_disk_is_reported_and_leaves_nothing
     assert in_child(fill) == 0
     assert names(tmp_path) == [old.name]
     assert verify(old) == FACTS
-    assert save_or_report(CheckpointFiles(), checkpoint, checkpoint_path(tmp_path, 2)) is None
+    assert error_of_saving(checkpoint, checkpoint_path(tmp_path, 2)) is None
 
 
 @pytest.mark.parametrize("step", [1, 2])
@@ -330,7 +337,7 @@ def test_a_disk_that_is_full_when_files_are_flushed_leaves_the_old_ones(tmp_path
 
     monkeypatch.setattr(os, "fsync", full)
 
-    error = save_or_report(CheckpointFiles(), checkpoint_of(step, epoch=1), checkpoint_path(tmp_path, step))
+    error = error_of_saving(checkpoint_of(step, epoch=1), checkpoint_path(tmp_path, step))
 
     assert error is not None
     assert error.errno == errno.ENOSPC
@@ -346,7 +353,7 @@ class Unsaved:
 
 def test_an_error_that_is_not_the_disks_is_raised_as_it_is(tmp_path):
     with pytest.raises(RuntimeError, match="not of the disk"):
-        save_or_report(CheckpointFiles(), checkpoint_of(1, x=Unsaved()), tmp_path / "a")
+        error_of_saving(checkpoint_of(1, x=Unsaved()), tmp_path / "a")
     assert names(tmp_path) == []
 
 

@@ -21,3 +21,42 @@ def test_the_best_weights_need_a_validation():
     with pytest.raises(InputError, match=r"stage\.finish: expected a validation to be best at, got none"):
         Stage({}, 1, finish="best")
     assert Stage({}, 1, finish="best", validation=Validation()).finish == "best"
+
+
+@pytest.mark.parametrize(
+    ("where", "values"),
+    [
+        ("optim.clip_norm", {"optim": {"clip_norm": 0}}),
+        ("optim.clip_norm", {"optim": {"clip_norm": -1}}),
+        ("optim.betas", {"optim": {"betas": [0.9, 1.5]}}),
+        ("optim.eps", {"optim": {"eps": -1}}),
+        ("optim.warmup_steps", {"optim": {"warmup_steps": -3}}),
+        ("optim.accumulate", {"optim": {"accumulate": 0}}),
+        ("optim.ema", {"optim": {"ema": 1}}),
+        ("chunks.rows", {"chunks": {"rows": 0}}),
+        ("chunks.tokens", {"chunks": {"tokens": 0}}),
+        ("chunks.padding", {"chunks": {"padding": -1}}),
+        ("chunks.keep_mb", {"chunks": {"keep_mb": -1}}),
+        ("validation.rows", {"validation": {"rows": 0}}),
+        ("validation.every", {"validation": {"every": 0}}),
+        ("checkpoints.keep", {"checkpoints": {"keep": 0}}),
+        ("stage.log_every", {"log_every": 0}),
+        ("stage.workers", {"workers": -1}),
+        ("stage.cache_mb", {"cache_mb": -1}),
+        ("stage.diverged", {"diverged": 0.5}),
+        ("precision", {"precision": "bf16-true"}),
+    ],
+)
+def test_a_value_that_would_go_wrong_later_is_refused_when_it_is_read(where, values):
+    with pytest.raises(InputError, match=where.replace(".", r"\.") + ": expected"):
+        read_settings(Stage, {"mixture": {}, "steps": 1} | values, where="recipe")
+
+
+def test_the_edges_are_accepted():
+    optim = {"clip_norm": None, "betas": [0, 0], "warmup_steps": 0, "accumulate": 1, "ema": 0}
+    chunks = {"rows": 1, "tokens": 1, "padding": 0, "keep_mb": 0}
+    rest = {"validation": {"rows": 1, "every": 1}, "log_every": 1, "workers": 0, "cache_mb": 0, "diverged": 1}
+
+    stage = read_settings(Stage, {"mixture": {}, "steps": 1, "optim": optim, "chunks": chunks} | rest, where="recipe")
+
+    assert (stage.optim.ema, stage.chunks.keep_mb, stage.diverged) == (0, 0, 1)
