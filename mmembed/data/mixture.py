@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -12,7 +11,6 @@ from mmembed.data.settings import Sampling, Source
 from mmembed.data.tables import PairTable, open_table
 from mmembed.errors import InputError
 from mmembed.items import Item, Pair
-from mmembed.settings import load_yaml, read_settings
 
 
 class LostTableError(InputError):
@@ -83,22 +81,6 @@ def as_drawn(pair: Pair, name: str, source: Source) -> Pair:
         teacher_scores=of_positives[positives] + of_negatives[negatives],
         target_ids=pair.target_ids[positives],
     )
-
-
-def read_mixture(given: Path | str | Mapping[str, Any]) -> dict[str, Source]:
-    """The sources of a mixture, from a YAML file or from its content.
-
-    Raises:
-        InputError: not a mapping of names to sources, or a source has an unknown field (the nearest is named) or value.
-    """
-    where, content = ("mixture", given) if isinstance(given, Mapping) else (str(given), load_yaml(given))
-    if not isinstance(content, Mapping) or not content:
-        remedy = "write name: {table: ...} for each source"
-        raise InputError(where, expected="a mapping of sources", got=repr(content), remedy=remedy)
-    return {
-        str(name): value if isinstance(value, Source) else read_settings(Source, value, where=f"{where}: {name}")
-        for name, value in content.items()
-    }
 
 
 def open_mixture(sources: Mapping[str, Source], sampling: Sampling, *, seed: int, data_root: Path | str) -> Mixture:

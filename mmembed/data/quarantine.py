@@ -28,9 +28,6 @@ class BadRow:
     row: int
     reason: str
 
-    def __str__(self) -> str:
-        return f"{self.source} row {self.row}: {self.reason}"
-
 
 class Quarantine:
     """The bad rows of a run, each held once; lives in the main process.

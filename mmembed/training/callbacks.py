@@ -77,10 +77,8 @@ class StageCheckpoints(Callback):  # type: ignore[misc]
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: TrainingBatch, batch_idx: int
     ) -> None:
         """Write if this step is a mark and no validation follows it."""
-        if not self._ends_a_step(batch):
-            return
         step = trainer.global_step
-        if self.stage.validation is None or step % min(self.stage.validation.every, self.stage.steps):
+        if self.stage.ends_step(batch.number) and not self.stage.validates_after(step):
             self._write_if_due(trainer, step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -90,9 +88,6 @@ class StageCheckpoints(Callback):  # type: ignore[misc]
         if better and self._write(trainer, self.directory / BEST, weights_only=True, must=self._is_last(trainer)):
             self._best = score
         self._write_if_due(trainer, trainer.global_step)
-
-    def _ends_a_step(self, batch: TrainingBatch) -> bool:
-        return (batch.number + 1) % self.stage.optim.accumulate == 0
 
     def _write_if_due(self, trainer: Trainer, step: int) -> None:
         last = self._is_last(trainer)

@@ -7,7 +7,8 @@ from importlib.metadata import version
 
 import torch
 
-MIB = 1 << 20
+from mmembed.training.settings import MB
+
 PACKAGES = ("mmembed", "torch", "lightning", "transformers")
 
 
@@ -28,9 +29,9 @@ def memory(device: torch.device) -> dict[str, float]:
     """Most memory in use so far, in MiB: resident of this process, and allocated on its GPU."""
     # Linux counts in KiB, macOS in bytes
     unit = 1 if sys.platform == "darwin" else 1 << 10
-    used = {"machine/memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB}
+    used = {"machine/memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MB}
     if device.type == "cuda":
-        used["machine/gpu_memory_mib"] = torch.cuda.max_memory_allocated(device) / MIB
+        used["machine/gpu_memory_mib"] = torch.cuda.max_memory_allocated(device) / MB
     return used
 
 

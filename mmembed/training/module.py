@@ -116,17 +116,16 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> None:
         """One global batch, and an optimiser step at the last of those that a step accumulates."""
-        accumulate = self.stage.optim.accumulate
         torch.manual_seed(self.seed * 1_000_003 + batch.number + self.global_rank * _RANK_STRIDE)
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        if batch.number % accumulate == 0:
+        if batch.number % self.stage.optim.accumulate == 0:
             optimizer.zero_grad()
             self._tally = StepTally()
         loss, rep = self.gradients(batch)
         self._refuse_no_number(loss, rep, batch)
         self._refuse_no_negative(loss, batch)
         self._tally.add(batch, loss)
-        if (batch.number + 1) % accumulate == 0:
+        if self.stage.ends_step(batch.number):
             self._step(batch, optimizer, schedule)
 
     def _step(self, batch: TrainingBatch, optimizer: Any, schedule: Any) -> None:

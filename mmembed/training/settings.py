@@ -176,6 +176,14 @@ class Stage:
         """What the objective is told about each source, in order."""
         return {name: source.loss for name, source in self.mixture.items()}
 
+    def ends_step(self, batch: int) -> bool:
+        """Whether the optimiser steps after the global batch of this number, from 0."""
+        return (batch + 1) % self.optim.accumulate == 0
+
+    def validates_after(self, step: int) -> bool:
+        """Whether the held-out slice is embedded after so many optimiser steps; a short stage does so at its end."""
+        return self.validation is not None and step % min(self.validation.every, self.steps) == 0
+
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InputError("stage.steps", expected="at least 1", got=self.steps, remedy="leave the stage out instead")

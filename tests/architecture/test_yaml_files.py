@@ -1,4 +1,4 @@
-"""Every recipe, mixture, benchmark and profile is read strictly, and what it describes is built small."""
+"""Every recipe, benchmark and profile is read strictly, and what it describes is built small."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from mmembed import Embedder
-from mmembed.data.mixture import read_mixture
 from mmembed.evaluation.benchmark import read_benchmark
 from mmembed.models.profiles import load_profile, profile_names
 from mmembed.models.settings import EmbedderSettings, Scratch
@@ -17,7 +16,6 @@ from mmembed.training.optim import make_optimizer
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
-MIXTURES = sorted((ROOT / "configs/mixtures").glob("*.yaml"))
 BENCHMARKS = sorted((ROOT / "eval/benchmarks").glob("*.yaml"))
 TEXTS = ["a red circle", "describe the image"]
 
@@ -45,9 +43,8 @@ def test_the_files_are_found_and_none_is_left_over():
     assert {"demo"} <= set(names(RECIPES))
     assert {"demo"} <= set(names(BENCHMARKS))
     assert {"chat", "vlm2vec"} <= set(profile_names())
-    assert all(len(read_mixture(path)) >= 1 for path in MIXTURES)
     found = {path for folder in ("configs", "eval") for path in (ROOT / folder).rglob("*.yaml")}
-    assert found - {*RECIPES, *MIXTURES, *BENCHMARKS, *(ROOT / "eval/expected").glob("*.yaml")} == set()
+    assert found - {*RECIPES, *BENCHMARKS, *(ROOT / "eval/expected").glob("*.yaml")} == set()
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=names(RECIPES))

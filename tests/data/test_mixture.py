@@ -1,16 +1,15 @@
-"""Mixtures draw pairs from their tables and say what is wrong with their YAML."""
+"""Mixtures draw pairs from their tables and name the source whose table is wrong."""
 
 from collections import Counter
 
 import pytest
 
-from mmembed.data.mixture import as_drawn, open_mixture, read_mixture
+from mmembed.data.mixture import as_drawn, open_mixture
 from mmembed.data.sampler import Row
 from mmembed.data.settings import Sampling, Source
 from mmembed.data.tables import write_pairs
 from mmembed.errors import InputError
 from mmembed.items import Item, Negative, Pair
-from mmembed.losses.settings import SourceRules
 
 SAMPLING = Sampling(batch_size=8, block_size=4, window=4)
 
@@ -153,48 +152,6 @@ def test_sources_whose_rows_meet_themselves_are_named(data_root, sampling, repea
     sources = {"birds": Source("birds/train.jsonl"), "fish": Source("fish/train.jsonl"), "off": Source("x", weight=0)}
 
     assert open_mixture(sources, sampling, seed=5, data_root=data_root).repeats() == repeats
-
-
-def test_yaml_gives_sources_in_order(tmp_path):
-    (tmp_path / "m.yaml").write_text(
-        "zebra: {table: z.parquet, weight: 2.5, limit: 10, instruction: Find it}\nape:\n  table: a.jsonl\n"
-    )
-
-    read = read_mixture(tmp_path / "m.yaml")
-
-    assert read == {"zebra": Source("z.parquet", 2.5, 10, "Find it"), "ape": Source("a.jsonl")}
-    assert list(read) == ["zebra", "ape"]
-    assert read_mixture({"ape": {"table": "a.jsonl"}, "b": Source("b.jsonl")})["ape"] == Source("a.jsonl")
-
-
-def test_yaml_gives_a_source_rules_of_its_own(tmp_path):
-    (tmp_path / "m.yaml").write_text("a: {table: a.jsonl, max_negatives: 2, loss: {temperature: 0.05, in_batch: own}}")
-
-    rules = SourceRules(temperature=0.05, in_batch="own")
-    assert read_mixture(tmp_path / "m.yaml") == {"a": Source("a.jsonl", max_negatives=2, loss=rules)}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "a: {table: x.jsonl, weigth: 2}",
-            "m.yaml: a.weigth: expected a setting of Source, got 'weigth'; did you mean",
-        ),
-        ("a: {weight: 2}", "m.yaml: a.table: expected a value, got nothing"),
-        ("a: {table: x.jsonl, weight: -1}", "source.weight: expected a positive number, or 0, got -1"),
-        ("a: {table: x.jsonl, limit: many}", "m.yaml: a.limit"),
-        ("a: x.jsonl", "m.yaml: a: expected a mapping of settings, got str"),
-        ("- a", "m.yaml: expected a mapping of sources, got ['a']"),
-        ("a: {table: x}\na: {table: y}", "m.yaml: line 2: a: expected each key once"),
-    ],
-)
-def test_bad_yaml_names_file_and_key(tmp_path, text, message):
-    (tmp_path / "m.yaml").write_text(text)
-
-    with pytest.raises(InputError) as caught:
-        read_mixture(tmp_path / "m.yaml")
-    assert message in str(caught.value)
 
 
 def test_a_missing_table_names_its_source(tmp_path):

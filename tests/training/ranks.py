@@ -7,6 +7,7 @@ run of one process, the twin that the others are compared with.
 import json
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import lightning
@@ -19,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from mmembed import Item, Pair
 from mmembed.counters import counting
+from mmembed.data.settings import Source
 from mmembed.items import Negative
-from mmembed.losses.settings import Contrastive, LearnedTemperature
+from mmembed.losses.settings import Contrastive, LearnedTemperature, SourceRules
 from mmembed.training.batches import PairPreparer
 from mmembed.training.module import EmbedderModule
 from mmembed.training.processes import everyone, joined
@@ -58,6 +60,14 @@ def lonely_pairs():
     return [[pair]] * STEPS
 
 
+def sourced_pairs():
+    """Two batches for each step, of two sources that meet in each; a pair has several positives."""
+    rows = lopsided_pairs()[0]
+    first = [replace(pair, source=source) for pair, source in zip(rows, "ababa", strict=True)]
+    second = [replace(pair, source=source) for pair, source in zip(rows[::-1], "baabb", strict=True)]
+    return [first, second] * STEPS
+
+
 def golden_stage(strategy):
     model = golden_model("qwen2_vl", adapter=str(GOLDEN / "vlm2vec/qwen2_vl_lora")).train()
     stage = Stage({}, STEPS, optim=Optim(lr=1e-3), chunks=Chunks(rows=3, keep_mb=0), strategy=strategy)
@@ -75,6 +85,16 @@ def learned(strategy, pairs, margin=0.3, **choices):
     return small_embedder("qwen2_vl"), stage, pairs
 
 
+def two_sources(strategy):
+    """One source learns a temperature of its own and is compared with itself alone; a step takes two batches."""
+    own = SourceRules(temperature=0.2, in_batch="source")
+    mixture = {"a": Source(table="a.jsonl"), "b": Source(table="b.jsonl", loss=own)}
+    objective = Contrastive(temperature=0.1, learn=LearnedTemperature(parameter="raw", lr=1e-2), positives="each")
+    optim = Optim(lr=1e-3, eps=1e-3, accumulate=2)
+    stage = Stage(mixture, STEPS, objective=objective, optim=optim, chunks=Chunks(rows=2, keep_mb=0), strategy=strategy)
+    return small_embedder("qwen2_vl"), stage, sourced_pairs()
+
+
 CASES = {
     "golden-ddp": lambda: golden_stage("ddp"),
     "golden-fsdp2": lambda: golden_stage("fsdp2"),
@@ -83,6 +103,7 @@ CASES = {
     "frozen-fsdp2": lambda: learned("fsdp2", lopsided_pairs(), freeze=("model.visual",)),
     "lonely-ddp": lambda: learned("ddp", lonely_pairs(), margin=None),
     "lonely-fsdp2": lambda: learned("fsdp2", lonely_pairs(), margin=None),
+    "sources-ddp": lambda: two_sources("ddp"),
 }
 
 
@@ -92,19 +113,21 @@ class Recorder(lightning.Callback):
     def __init__(self):
         self.reports = []
 
-    def on_train_batch_end(self, trainer, module, *_):
+    def on_train_batch_end(self, trainer, module, outputs, batch, number):
+        if not module.stage.ends_step(number):
+            return
         self.reports.append({**module.report.values, "items": module.report.items, "tokens": module.report.tokens})
 
 
 def train(case, processes):
     torch.manual_seed(0)
-    embedder, stage, steps = CASES[case]()
+    embedder, stage, global_batches = CASES[case]()
     sharded = stage.strategy == "fsdp2" and processes.world > 1
-    prepare = PairPreparer(embedder.backbone.preprocessor, stage.chunks, filler=sharded)
-    batches = [prepare(n, pairs[processes.rank :: processes.world]) for n, pairs in enumerate(steps)]
+    prepare = PairPreparer(embedder.backbone.preprocessor, stage.chunks, list(stage.mixture), filler=sharded)
+    batches = [prepare(n, pairs[processes.rank :: processes.world]) for n, pairs in enumerate(global_batches)]
     module, recorder = EmbedderModule(embedder, stage, seed=0), Recorder()
     trainer = lightning.Trainer(
-        **trainer_choices(stage.strategy, processes), max_steps=len(batches), accelerator="cpu", logger=False,
+        **trainer_choices(stage.strategy, processes), max_steps=stage.steps, accelerator="cpu", logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[recorder],
         use_distributed_sampler=False,
     )  # fmt: skip

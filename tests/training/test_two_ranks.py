@@ -16,9 +16,10 @@ from mmembed.models.backbones.qwen_vl.backbone import ADAPTER_RENAMES
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "tests/training/ranks.py"
 PUBLISHED = ROOT / "tests/golden/vlm2vec/golden/train"
-# a chunk of words only on one rank and pictures on the other; a frozen tower; a rank without any row
+# a chunk of words only on one rank and pictures on the other; a frozen tower; a rank without any row; two sources
 CASES = (
     "golden-ddp", "golden-fsdp2", "lopsided-ddp", "lopsided-fsdp2", "frozen-fsdp2", "lonely-ddp", "lonely-fsdp2",
+    "sources-ddp",
 )  # fmt: skip
 
 
@@ -49,7 +50,10 @@ def test_two_ranks_equal_one(case, runs):
     assert max(np.abs(alone[name] - together[name]).max() for name in alone) <= 1e-6
     for one, two in zip(reports(runs[1], case), reports(runs[2], case), strict=True):
         assert one["items"] == two["items"]
-        names = ("loss", "grad_norm", "temperature", "masked", "no_negative", "lr")
+        # sources with temperatures of their own are logged as temperature/NAME
+        temperatures = [name for name in one if name.startswith("temperature")]
+        names = ("loss", "grad_norm", *temperatures, "masked", "no_negative", "lr")
+        assert temperatures
         assert [two[name] for name in names] == pytest.approx([one[name] for name in names], rel=2e-6, abs=1e-6)
 
 
@@ -78,15 +82,17 @@ def test_gradients_are_reduced_once_a_step(runs):
     # sharded weights are reduced where they are computed; the temperature is not sharded
     reductions = {case: reports(runs[2], case)[0]["reductions"] for case in CASES}
 
-    assert [reductions[case] for case in ("golden-ddp", "lopsided-ddp", "lonely-ddp")] == [3, 3, 3]
+    assert [reductions[case] for case in CASES if case.endswith("-ddp")] == [3, 3, 3, 3]
     assert (reductions["golden-fsdp2"], reductions["lopsided-fsdp2"]) == (0, 3)
     assert {reports(runs[1], case)[0]["reductions"] for case in CASES} == {0}
 
 
 def test_the_temperature_and_every_weight_really_train(runs):
     first, *_, last = reports(runs[2], "lopsided-ddp")
+    first_of, *_, last_of = reports(runs[2], "sources-ddp")
 
     assert first["temperature"] != last["temperature"]
+    assert all(first_of[name] != last_of[name] for name in ("temperature/a", "temperature/b"))
     assert first["masked"] > 0
     names = load_file(runs[2] / "lopsided-fsdp2.safetensors").keys()
     assert any("visual" in name for name in names)
