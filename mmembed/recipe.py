@@ -22,7 +22,7 @@ from mmembed.training.settings import Checkpoints, Stage
 
 if TYPE_CHECKING:
     from mmembed.models.embedder import Embedder
-    from mmembed.training.processes import Processes
+    from mmembed.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def run_recipe(
     if done and not is_one_of_several():
         # without torch, which takes seconds
         return folder.final, False
-    from mmembed.training.processes import joined
+    from mmembed.processes import joined
 
     with joined(recipe.accelerator) as processes, held(output) if processes.first else nullcontext(True) as ours:
         if processes.agree(done):
@@ -165,9 +165,14 @@ def _train(recipe: Recipe, folder: RunFolder, data_root: Path, processes: "Proce
 
 
 def _texts(recipe: Recipe, data_root: Path) -> Iterator[str]:
-    """Every distinct text and instruction of the training tables: what a scratch tokenizer learns its words from."""
+    """Every distinct text and instruction of the training tables, and how regions are told.
+
+    A scratch tokenizer learns its words from these.
+    """
     from mmembed.data.tables import open_table
 
+    if recipe.embedder.regions is not None:
+        yield from recipe.embedder.regions.build().vocabulary()
     seen: set[str] = set()
     drawn = [source for stage in recipe.stages.values() for source in stage.mixture.values() if source.weight]
     for source in {source.table: source for source in drawn}.values():
@@ -176,4 +181,5 @@ def _texts(recipe: Recipe, data_root: Path) -> Iterator[str]:
                 for text in (*(p for p in item.content if isinstance(p, str)), item.instruction or source.instruction):
                     if text and text not in seen:
                         seen.add(text)
-                        yield text
+                        # at the start of a prompt and behind a separator, byte pairs are not the same
+                        yield from (text, f" {text}")

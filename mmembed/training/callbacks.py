@@ -12,10 +12,10 @@ from lightning import Callback, LightningModule, Trainer
 from mmembed.data.quarantine import BadRow, Quarantine
 from mmembed.errors import InputError, StoppedError
 from mmembed.losses.gather import total
+from mmembed.processes import everyone
 from mmembed.training.batches import TrainingBatch
 from mmembed.training.checkpoint import CheckpointFiles, checkpoint_path, prune
 from mmembed.training.divergence import Divergence
-from mmembed.training.processes import everyone
 from mmembed.training.settings import Stage
 from mmembed.training.train_log import TrainLog
 

@@ -25,7 +25,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 from mmembed import __version__
 from mmembed.errors import InputError
 from mmembed.files import bytes_fingerprint, file_fingerprint, whole_directory
-from mmembed.index.embedding_store import weights_fingerprint
+from mmembed.models.identity import weights_fingerprint
 
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "checkpoint.json"
 FORMAT = 1

@@ -16,13 +16,13 @@ from mmembed.losses.settings import ObjectiveSettings
 from mmembed.models.embedder import Embedder
 from mmembed.models.features import SharedFeatures
 from mmembed.models.sequence import Batch
+from mmembed.processes import everyone
 from mmembed.training.batches import TrainingBatch
 from mmembed.training.ema import EmaWeights
 from mmembed.training.grad_cache import Rep, cached_gradients
 from mmembed.training.memory import memory_explained
 from mmembed.training.optim import clip_gradients, freeze, make_optimizer, make_schedule, parameter_groups
 from mmembed.training.optimizer_state import by_name, by_number, parameter_order
-from mmembed.training.processes import everyone
 from mmembed.training.reduction import sum_gradients
 from mmembed.training.reports import StepReport
 from mmembed.training.settings import MB, Stage

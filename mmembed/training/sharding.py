@@ -15,8 +15,8 @@ from torch.distributed.tensor import DTensor
 
 from mmembed.models.embedder import Embedder
 from mmembed.models.sequence import Batch
+from mmembed.processes import everyone
 from mmembed.training.batches import TrainingBatch
-from mmembed.training.processes import everyone
 
 
 def shard(embedder: Embedder, mesh: DeviceMesh) -> None:

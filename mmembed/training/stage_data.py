@@ -16,8 +16,8 @@ from mmembed.data.settings import Source
 from mmembed.data.tables import open_table
 from mmembed.errors import InputError
 from mmembed.files import fingerprint
+from mmembed.processes import Processes
 from mmembed.training.batches import PairPreparer, TrainingBatch
-from mmembed.training.processes import Processes
 from mmembed.training.settings import Stage
 
 

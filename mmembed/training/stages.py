@@ -14,6 +14,7 @@ from lightning import Callback, Trainer
 from mmembed.data.quarantine import Quarantine
 from mmembed.files import fingerprint
 from mmembed.models.embedder import Embedder
+from mmembed.processes import ALONE, Processes, launcher
 from mmembed.training.batches import PairPreparer
 from mmembed.training.callbacks import BEST, Guards, PatientFiles, StageCheckpoints
 from mmembed.training.checkpoint import (
@@ -29,7 +30,6 @@ from mmembed.training.divergence import Divergence
 from mmembed.training.loggers import make_loggers
 from mmembed.training.module import EmbedderModule
 from mmembed.training.optim import freeze
-from mmembed.training.processes import ALONE, Processes, launcher
 from mmembed.training.progress import TrainingProgress
 from mmembed.training.settings import MB, Stage
 from mmembed.training.stage_data import StageData, open_training, stage_seed

@@ -15,7 +15,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from mmembed.training.processes import Processes
+from mmembed.processes import Processes
 
 # what a checkpoint holds: whole tensors of what trains, on rank 0
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from mmembed.losses.objectives import Loss
+from mmembed.processes import everyone
 from mmembed.training.batches import TrainingBatch
-from mmembed.training.processes import everyone
 from mmembed.training.reports import StepReport
 
 HARDEST = 8

@@ -10,9 +10,9 @@ from torch import nn
 from mmembed.data.quarantine import Quarantine
 from mmembed.data.sampler import Sampler
 from mmembed.models.embedder import Embedder
+from mmembed.processes import Processes
 from mmembed.progress import clock
 from mmembed.training.machine import counted, versions
-from mmembed.training.processes import Processes
 from mmembed.training.reports import StepReport
 from mmembed.training.settings import Stage
 

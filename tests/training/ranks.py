@@ -23,9 +23,9 @@ from mmembed.counters import counting
 from mmembed.data.settings import Source
 from mmembed.items import Negative
 from mmembed.losses.settings import Contrastive, LearnedTemperature, SourceRules
+from mmembed.processes import everyone, joined
 from mmembed.training.batches import PairPreparer
 from mmembed.training.module import EmbedderModule
-from mmembed.training.processes import everyone, joined
 from mmembed.training.settings import Chunks, Optim, Stage
 from mmembed.training.sharding import whole_tensor
 from mmembed.training.strategies import trainer_choices

@@ -10,8 +10,8 @@ from torch import nn
 from mmembed.data.quarantine import BadRow, Quarantine
 from mmembed.data.sampler import Sampler
 from mmembed.data.settings import Sampling
+from mmembed.processes import Processes
 from mmembed.training.machine import versions
-from mmembed.training.processes import Processes
 from mmembed.training.reports import StepReport
 from mmembed.training.settings import Stage
 from mmembed.training.train_log import TrainLog, count_parameters

@@ -4,7 +4,7 @@ import pytest
 
 from mmembed.commands import is_first_process, is_one_of_several
 from mmembed.errors import InputError
-from mmembed.training.processes import ALONE, Processes, everyone, joined, launcher
+from mmembed.processes import ALONE, Processes, everyone, joined, launcher
 
 SLURM = {"SLURM_NTASKS": "8", "SLURM_PROCID": "3", "SLURM_JOB_NAME": "train", "SLURM_LOCALID": "3", "SLURM_NODEID": "0"}
 
