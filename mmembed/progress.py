@@ -2,10 +2,14 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import TypeAlias, TypeVar
 
 T = TypeVar("T")
+Advance: TypeAlias = Callable[[int], None]
+"""Takes how many things were done since it was last called."""
 
 SECONDS_BETWEEN_LINES = 30.0
 PAGE_WIDTH = 100
@@ -16,10 +20,19 @@ def track(things: Iterable[T], label: str, total: int | None = None) -> Iterator
     """Yield ``things`` and show how far they are; ``total`` where they cannot tell their number."""
     if total is None and isinstance(things, Sized):
         total = len(things)
-    return _bar(things, label, total) if sys.stderr.isatty() else _lines(things, label, total)
+    with progress(label, total) as advance:
+        for thing in things:
+            yield thing
+            advance(1)
 
 
-def _bar(things: Iterable[T], label: str, total: int | None) -> Iterator[T]:
+def progress(label: str, total: int | None = None) -> AbstractContextManager[Advance]:
+    """Show how far a block is that calls what it is given with the number of things done since the last call."""
+    return _bar(label, total) if sys.stderr.isatty() else _lines(label, total)
+
+
+@contextmanager
+def _bar(label: str, total: int | None) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -38,21 +51,26 @@ def _bar(things: Iterable[T], label: str, total: int | None) -> Iterator[T]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield from progress.track(things, total=total, description=label)
+    with Progress(*columns, console=Console(stderr=True)) as shown:
+        task = shown.add_task(label, total=total)
+        yield partial(shown.advance, task)
 
 
-def _lines(things: Iterable[T], label: str, total: int | None) -> Iterator[T]:
+@contextmanager
+def _lines(label: str, total: int | None) -> Iterator[Advance]:
     started = said = time.monotonic()
     done = 0
-    for thing in things:
-        yield thing
-        done += 1
+
+    def advance(number: int) -> None:
+        nonlocal done, said
+        done += number
         now = time.monotonic()
         if now - said >= SECONDS_BETWEEN_LINES:
             said = now
-            left = "" if total is None else f", {clock((now - started) / done * (total - done))} left"
+            left = "" if total is None else f", {clock((now - started) / max(done, 1) * (total - done))} left"
             print(f"{label}: {done}/{total or '?'}{left}", file=sys.stderr)  # noqa: T201
+
+    yield advance
     seconds = time.monotonic() - started
     if seconds > 2:
         print(f"{label}: {done} in {clock(seconds)}", file=sys.stderr)  # noqa: T201

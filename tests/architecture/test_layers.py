@@ -17,6 +17,8 @@ def contracts():
 
 def test_the_import_contracts_are_kept(capsys, monkeypatch, contracts):
     monkeypatch.chdir(ROOT)
+    # it would switch off every logger that is there already
+    monkeypatch.setattr("importlinter.cli.logging_config.dictConfig", lambda settings: None)
 
     code = lint_imports(config_filename=str(CONFIG), no_cache=True)
 
