@@ -43,7 +43,7 @@ def draw(width, height, seed=0):
     return PIL.Image.fromarray(pixels)
 
 
-def small_settings(family, *, prompt=None, pooler=None, **backbone):
+def small_settings(family, *, prompt=None, pooler=None, regions=None, **backbone):
     """Settings of a small random model of a family, with its own chat template and positions."""
     text, vision = DEEP.get(family, ({}, {}))
     given = {
@@ -53,7 +53,7 @@ def small_settings(family, *, prompt=None, pooler=None, **backbone):
         "media": MediaSettings(alpha="white", sampling=AllFrames()),
     }
     kinds = {} if pooler is None else {"pooler": pooler}
-    return EmbedderSettings(QwenVL(**(given | backbone)), prompt=prompt or ChatPrompt(), **kinds)
+    return EmbedderSettings(QwenVL(**(given | backbone)), prompt=prompt or ChatPrompt(), regions=regions, **kinds)
 
 
 def small_embedder(family="qwen2_vl", **choices):

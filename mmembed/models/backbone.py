@@ -52,6 +52,10 @@ class Backbone(nn.Module):
         """Whether no weight of the tower trains, so that its features may be computed once and kept."""
         return not any(p.requires_grad for p in self.tower.parameters())
 
+    def facts(self) -> dict[str, str]:
+        """What its vectors depend on besides weights and settings, by name: the checkpoint's config, its tokenizer."""
+        raise NotImplementedError
+
     def save(self, directory: Path) -> None:
         """Write weights, config, tokenizer and preprocessing facts as a checkpoint the library can open."""
         raise NotImplementedError

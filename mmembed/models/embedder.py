@@ -44,7 +44,8 @@ class Embedder(nn.Module):
         self.settings = settings
         if settings.lora is not None and getattr(settings.backbone, "scratch", None) is not None:
             raise InputError("lora", expected="a checkpoint to adapt", got="a scratch model", remedy="train it whole")
-        self.backbone: Backbone = settings.backbone.build(prompt=settings.prompt, texts=texts)
+        regions = None if settings.regions is None else settings.regions.build()
+        self.backbone: Backbone = settings.backbone.build(prompt=settings.prompt, texts=texts, regions=regions)
         self.pooler = settings.pooler.build()
         if settings.lora is not None and not self.has_adapter:
             add_lora(self.backbone.model, settings.lora)

@@ -20,7 +20,7 @@ _OPEN, _CLOSE = "\ue000", "\ue001"
 
 
 class Kind(IntEnum):
-    """What a token is: words, words that say the task, template, or part of a medium."""
+    """What a token is: words, words that say the task, template, part of a medium, or what points into one."""
 
     TEXT = 0
     INSTRUCTION = 1
@@ -43,7 +43,11 @@ ApplyTemplate = Callable[[list[dict[str, Any]], bool], str]
 
 
 def render(
-    item: Item, style: PromptStyle, medium_words: Sequence[str], apply_template: ApplyTemplate | None = None
+    item: Item,
+    style: PromptStyle,
+    medium_words: Sequence[str],
+    apply_template: ApplyTemplate | None = None,
+    region_words: Sequence[str] = (),
 ) -> list[Segment]:
     """Write an Item in a style.
 
@@ -52,16 +56,18 @@ def render(
         style: raw or chat.
         medium_words: for each medium of the item, in order, the text that stands for it.
         apply_template: the tokenizer's chat template: messages and whether to open the assistant's turn -> text.
+        region_words: for each medium, in order, words that point into it and stand right behind it; empty for none.
 
     Returns:
         Segments whose texts, joined, are the prompt.
     """
+    region_words = region_words or [""] * len(medium_words)
     if isinstance(style, RawPrompt):
-        segments = _raw(item, style, medium_words)
+        segments = _raw(item, style, medium_words, region_words)
     elif isinstance(style, ChatPrompt):
         if apply_template is None:
             raise ValueError("the chat style needs the tokenizer's template")
-        segments = _chat(item, style, medium_words, apply_template)
+        segments = _chat(item, style, medium_words, region_words, apply_template)
     else:
         raise TypeError(f"no renderer for {type(style).__name__}")
     suffix = getattr(style, "suffix", "")
@@ -73,31 +79,40 @@ def medium_kind(part: Part) -> Kind:
     return Kind.VIDEO if isinstance(part, Video) else Kind.IMAGE
 
 
-def _parts(item: Item, medium_words: Sequence[str]) -> list[Segment]:
+def _parts(item: Item, medium_words: Sequence[str], region_words: Sequence[str]) -> list[Segment]:
     segments, seen = [], 0
     for part in item.content:
         if isinstance(part, str):
             segments.append(Segment(part, Kind.TEXT))
         else:
             segments.append(Segment(medium_words[seen], medium_kind(part), seen))
+            if region_words[seen]:
+                segments.append(Segment(region_words[seen], Kind.REGION))
             seen += 1
     return segments
 
 
-def _raw(item: Item, style: RawPrompt, medium_words: Sequence[str]) -> list[Segment]:
-    parts = _parts(item, medium_words)
+def _raw(item: Item, style: RawPrompt, medium_words: Sequence[str], region_words: Sequence[str]) -> list[Segment]:
+    parts = _parts(item, medium_words, region_words)
     instruction = [] if item.instruction is None else [Segment(item.instruction, Kind.INSTRUCTION)]
     separator = Segment(style.separator, Kind.TEMPLATE)
     if item.verbatim:
+        parts = [piece for p in parts for piece in ((separator, p) if p.kind is Kind.REGION else (p,))]
         return [*instruction, separator, *parts] if instruction else parts
-    media = [s for s in parts if s.medium is not None]
-    texts = [s for s in parts if s.medium is None]
+    media = [s for s in parts if s.kind is not Kind.TEXT]
+    texts = [s for s in parts if s.kind is Kind.TEXT]
     # an empty instruction still brings its separator: the published strings have it
     pieces = [*media, *instruction, *texts]
     return [piece for i, p in enumerate(pieces) for piece in ((separator, p) if i else (p,))]
 
 
-def _chat(item: Item, style: ChatPrompt, medium_words: Sequence[str], apply_template: ApplyTemplate) -> list[Segment]:
+def _chat(
+    item: Item,
+    style: ChatPrompt,
+    medium_words: Sequence[str],
+    region_words: Sequence[str],
+    apply_template: ApplyTemplate,
+) -> list[Segment]:
     """Render the template around numbered placeholders, then put the real texts where these stand."""
     texts: list[Segment] = []
 
@@ -119,6 +134,8 @@ def _chat(item: Item, style: ChatPrompt, medium_words: Sequence[str], apply_temp
             content.append({"type": "text", "text": placeholder(part, Kind.TEXT)})
         else:
             content.append({"type": "image" if isinstance(part, Image | Page) else "video"})
+            if region_words[len(kinds)]:
+                content.append({"type": "text", "text": placeholder(region_words[len(kinds)], Kind.REGION)})
             kinds.append(medium_kind(part))
     messages.append({"role": "user", "content": content})
     return _fill(apply_template(messages, style.generation_prompt), texts, kinds, medium_words)

@@ -1,4 +1,7 @@
-"""Settings of everything between an Item and its embedding: backbone, prompt, pooler, adapter. No torch here."""
+"""Settings of everything between an Item and its embedding: backbone, prompt, pooler, regions, adapter.
+
+No torch here.
+"""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -10,6 +13,7 @@ from mmembed.settings import Part
 if TYPE_CHECKING:
     from mmembed.models.backbone import Backbone
     from mmembed.models.poolers import Pooler
+    from mmembed.models.region_encoders import RegionEncoder
 
 Side = Literal["query", "target"]
 DType = Literal["float32", "bfloat16", "float16"]
@@ -78,6 +82,35 @@ class MeanToken(PoolerSettings):
         from mmembed.models.poolers import MeanTokenPooler
 
         return MeanTokenPooler(self.drop_instruction)
+
+
+@dataclass(frozen=True)
+class RegionEncoderSettings(Part):
+    """How a model is told which places of a picture are meant; the concrete encoder is TextRegions."""
+
+    abstract: ClassVar[bool] = True
+
+    def build(self) -> "RegionEncoder":
+        """Make the encoder."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TextRegions(RegionEncoderSettings):
+    """Boxes and points in words right behind their picture, e.g. ``(box 120 40 610 380)``; a mask is refused."""
+
+    scale: int = 1000
+    """How many steps each side of the picture is counted in: a coordinate is a whole number from 0 to this."""
+
+    def __post_init__(self) -> None:
+        if self.scale < 1:
+            raise InputError("regions.scale", expected="at least 1", got=self.scale, remedy="1000 is usual")
+
+    def build(self) -> "RegionEncoder":
+        """Make the encoder."""
+        from mmembed.models.region_encoders import TextRegionEncoder
+
+        return TextRegionEncoder(self.scale)
 
 
 @dataclass(frozen=True)
@@ -176,7 +209,7 @@ class QwenVL(BackboneSettings):
             )
 
     def build(self, **live: Any) -> "Backbone":
-        """Load the checkpoint; ``live`` may hold ``texts``, what a scratch model's tokenizer is trained on."""
+        """Load the checkpoint; ``live`` holds ``prompt``, and may hold ``texts`` and ``regions``: see open_qwen_vl."""
         from mmembed.models.backbones.qwen_vl import open_qwen_vl
 
         return open_qwen_vl(self, **live)
@@ -196,3 +229,5 @@ class EmbedderSettings:
     """Scale embeddings to unit length, in float32."""
     lora: Lora | None = None
     """Train an adapter instead of all weights."""
+    regions: RegionEncoderSettings | None = None
+    """How regions of pictures are told; None refuses items that have any."""

@@ -8,8 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmembed.evaluation.benchmark import BLIND_NAMES
-from mmembed.evaluation.blind import BLINDS, grey_image, no_instruction, shuffle_frames, shuffle_words
-from mmembed.items import Image, Item, Region, Video
+from mmembed.evaluation.blind import (
+    BLINDS,
+    blank_page,
+    grey_image,
+    no_image,
+    no_instruction,
+    no_region,
+    no_text,
+    shuffle_frames,
+    shuffle_words,
+)
+from mmembed.items import Image, Item, Page, Region, Video
 from mmembed.media.decode import decode
 from mmembed.media.settings import MediaSettings, UniformFrames
 
@@ -45,11 +55,25 @@ def test_the_table_has_the_names_that_rows_may_use():
 @pytest.mark.parametrize("name", BLINDS)
 def test_blinding_is_the_same_every_time(name, tmp_path):
     frames = tuple(picture(i) for i in range(5))
-    item = Item((picture_part(), "one two three four", Video(frames)), instruction="Find it.")
+    page = document(tmp_path / "a.pdf")
+    item = Item((picture_part(), "one two three four", Video(frames), page), instruction="Find it.")
 
     first, again = (BLINDS[name](item, "q1", MEDIA) for _ in range(2))
 
     assert first.fingerprint() == again.fingerprint() != item.fingerprint()
+
+
+@pytest.mark.parametrize("name", [name for name in BLINDS if name != "no_text"])
+def test_what_has_nothing_to_blind_stays_as_it_is(name):
+    item = Item.of("red")
+
+    assert BLINDS[name](item, "q1", MEDIA) == item
+
+
+def document(path):
+    """The second page of a PDF."""
+    picture(0, (60, 40)).save(path, save_all=True, append_images=[picture(1, (20, 40))])
+    return Page(path, page=2, dpi=72)
 
 
 def picture_part():
@@ -67,6 +91,48 @@ def test_grey_image_keeps_sizes_regions_words_and_order():
         opened = PIL.Image.open(io.BytesIO(part.source))
         assert opened.size == size
         assert opened.convert("RGB").getcolors() == [(size[0] * size[1], (128, 128, 128))]
+
+
+def test_blank_page_turns_pages_white_and_nothing_else(tmp_path):
+    page = document(tmp_path / "a.pdf")
+    item = Item((picture_part(), "red", page), instruction="Find it.")
+
+    blinded = blank_page(item, "d1", MEDIA)
+
+    *others, blank = blinded.content
+    (shown,), (before,) = (decode(medium, MEDIA).pictures for medium in (blank, page))
+    assert (tuple(others), blinded.instruction) == (item.content[:2], "Find it.")
+    assert shown.size == before.size
+    assert shown.getcolors() == [(shown.width * shown.height, (255, 255, 255))]
+
+
+def test_grey_image_greys_pages_too(tmp_path):
+    blinded = grey_image(Item((document(tmp_path / "a.pdf"),)), "d1", MEDIA)
+
+    (shown,) = decode(blinded.media[0], MEDIA).pictures
+    assert shown.getcolors() == [(shown.width * shown.height, (128, 128, 128))]
+
+
+def test_no_image_takes_every_medium_and_no_text_every_text():
+    item = Item((picture_part(), "red", Video((picture(1),)), "round"), instruction="Find it.")
+
+    assert no_image(item, "q1", MEDIA) == Item(("red", "round"), instruction="Find it.")
+    assert no_text(item, "q1", MEDIA) == Item((item.content[0], item.content[2]), instruction="Find it.")
+
+
+def test_an_item_from_which_everything_is_taken_is_a_blank_with_its_instruction():
+    shown, said = Item.of({"image": picture(0)}, "Find it."), Item.of("red", "Find it.")
+
+    for blinded in (no_image(shown, "q1", MEDIA), no_text(said, "q1", MEDIA)):
+        assert (blinded.text.strip(), blinded.media, blinded.instruction) == ("", (), "Find it.")
+
+
+def test_no_region_takes_the_places_and_leaves_the_pictures():
+    item = Item((picture_part(), "red"), instruction="Find it.", verbatim=False)
+
+    blinded = no_region(item, "q1", MEDIA)
+
+    assert blinded == Item((Image(item.content[0].source), "red"), instruction="Find it.", verbatim=False)
 
 
 def test_grey_image_blinds_the_frames_a_clip_would_have_shown(tmp_path):

@@ -1,6 +1,7 @@
 """The Embedder: vectors that depend on nothing but their item, saving and opening."""
 
 import random
+from dataclasses import replace
 
 import PIL.Image
 import pytest
@@ -14,7 +15,16 @@ from mmembed.errors import InputError
 from mmembed.media.pages import render_page
 from mmembed.media.settings import MediaSettings
 from mmembed.models.attention import SEGMENTS
-from mmembed.models.settings import ChatPrompt, EmbedderSettings, Lora, MeanToken, QwenVL, RawPrompt, Scratch
+from mmembed.models.settings import (
+    ChatPrompt,
+    EmbedderSettings,
+    Lora,
+    MeanToken,
+    QwenVL,
+    RawPrompt,
+    Scratch,
+    TextRegions,
+)
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
@@ -158,6 +168,18 @@ def test_encoding_leaves_training_mode_as_it_was_even_after_an_error(fresh_embed
     with pytest.raises(InputError):
         embedder.encode({"image": "missing.png"})
     assert embedder.training
+
+
+def test_a_saved_model_still_tells_regions(tmp_path, picture, scratch_settings):
+    settings = replace(scratch_settings("qwen2_vl"), regions=TextRegions(scale=8))
+    embedder = Embedder(settings, texts=["(box 1 2 3 4)", "describe"]).eval()
+    items = [{"image": picture(56, 56), "regions": [{"box": [0, 0, x, 56]}]} for x in (20, 50)]
+
+    embedder.save(tmp_path / "saved")
+    opened = Embedder.from_pretrained(tmp_path / "saved", device="cpu")
+
+    assert opened.settings.regions == TextRegions(scale=8)
+    assert torch.equal(opened.encode(items), embedder.encode(items))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

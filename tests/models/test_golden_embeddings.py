@@ -67,7 +67,7 @@ def test_the_padding_side_does_not_move_an_embedding(family, side, encode_case):
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
 def test_media_longer_than_max_length_are_refused_in_words(family, encode_case):
-    message = r"item 0: item: expected media within max_length 64, got 396 tokens.*raise max_length or lower max_pixels"
+    message = r"item 0: item: expected media and regions within max_length 64, got 396 tokens.*or lower max_pixels"
 
     with pytest.raises(InputError, match=message):
         encode_case(family, "img_max_len_too_small")

@@ -1,5 +1,7 @@
 """Settings of the models: profiles, defaults and refusals."""
 
+from dataclasses import replace
+
 import pytest
 
 from mmembed.errors import InputError
@@ -13,8 +15,10 @@ from mmembed.models.settings import (
     PoolerSettings,
     QwenVL,
     RawPrompt,
+    RegionEncoderSettings,
+    TextRegions,
 )
-from mmembed.settings import read_settings
+from mmembed.settings import dump_yaml, parse_yaml, read_settings
 
 
 def test_every_profile_reads_as_settings():
@@ -43,8 +47,29 @@ def test_poolers_are_built_from_their_settings():
     assert (pooler.drop_on_query, pooler.drop_on_target) == (False, True)
 
 
+def test_text_regions_count_in_a_thousand_steps_unless_told_otherwise():
+    assert TextRegions().build().scale == 1000
+    assert TextRegions(scale=8).build().scale == 8
+
+
+def test_a_scale_without_steps_is_refused():
+    with pytest.raises(InputError, match=r"regions\.scale: expected at least 1, got 0; 1000 is usual"):
+        TextRegions(scale=0)
+
+
+def test_settings_without_regions_read_as_before_and_those_with_them_read_back():
+    backbone = {"class_path": "QwenVL", "init_args": {"path": "x"}}
+    old = read_settings(EmbedderSettings, {"backbone": backbone})
+    new = replace(old, regions=TextRegions(scale=8))
+
+    assert old.regions is None
+    assert read_settings(EmbedderSettings, parse_yaml(dump_yaml(new), "embedder.yaml")) == new
+
+
 def test_abstract_settings_build_nothing():
     with pytest.raises(NotImplementedError):
         PoolerSettings().build()
     with pytest.raises(NotImplementedError):
         BackboneSettings().build()
+    with pytest.raises(NotImplementedError):
+        RegionEncoderSettings().build()

@@ -114,3 +114,30 @@ def test_the_chat_style_needs_a_template_and_unknown_styles_are_refused():
         render(Item.of("x"), CHAT, [])
     with pytest.raises(TypeError, match="no renderer for PromptStyle"):
         render(Item.of("x"), PromptStyle(), [])
+
+
+MARKED = "(box 1 2 3 4)"
+
+
+@pytest.mark.parametrize(
+    ("item", "prompt"),
+    [
+        (Item.of({"image": ["a.png", "b.png"], "text": "words"}, "Find it:"), f"<I> {MARKED} <I> Find it: words"),
+        (Item(("before ", PICTURE, " between ", PICTURE), "Find it:"), f"Find it: before <I> {MARKED} between <I>"),
+    ],
+)
+def test_region_words_stand_right_behind_their_picture(item, prompt):
+    segments = render(item, RAW, ["<I>", "<I>"], region_words=[MARKED, ""])
+
+    assert "".join(s.text for s in segments) == prompt
+    assert [s for s in segments if s.kind is Kind.REGION] == [Segment(MARKED, Kind.REGION)]
+
+
+def test_region_words_stand_behind_their_picture_in_a_chat_and_no_template_reads_them():
+    item = Item.of({"image": "a.png", "text": "words"}, "Find it.")
+    told = "(box <|image_pad|>)"
+
+    segments = render(item, CHAT, ["<I>"], template, [told])
+
+    assert f"<|vision_start|><I><|vision_end|>{told}words" in "".join(s.text for s in segments)
+    assert Segment(told, Kind.REGION) in segments

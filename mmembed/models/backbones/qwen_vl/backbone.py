@@ -4,6 +4,7 @@ The head is never built and no library file is copied. The adapter scatters feat
 counts every image token in the batch and so raises for a literal one in a text row.
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,20 @@ from torch import Tensor
 
 from mmembed.counters import count
 from mmembed.errors import InputError, nearest
+from mmembed.files import fingerprint
 from mmembed.models.adapters import load_adapter
 from mmembed.models.attention import SEGMENTS
 from mmembed.models.backbone import Backbone
 from mmembed.models.backbones.qwen_vl.preprocess import Geometry, QwenVLPreprocessor
 from mmembed.models.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from mmembed.models.prompts import Kind
+from mmembed.models.region_encoders import RegionEncoder
 from mmembed.models.scratch import make_scratch
 from mmembed.models.sequence import Batch, Features, Hidden, Padding, Sequence
 from mmembed.models.settings import PromptStyle, QwenVL
 
+# where a config was read from, by which version, and the type its weights were saved in
+_NOT_CONFIG = ("_name_or_path", "transformers_version", "dtype", "architectures")
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 # the released adapters were saved against older module names
 ADAPTER_RENAMES = ((r"^model\.layers\.", "language_model.layers."), (r"^model\.(language_model|visual)\.", r"\1."))
@@ -35,7 +40,9 @@ class QwenVLBackbone(Backbone):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, checkpoint: Checkpoint, settings: QwenVL, prompt: PromptStyle) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, settings: QwenVL, prompt: PromptStyle, regions: RegionEncoder | None = None
+    ) -> None:
         super().__init__()
         config = checkpoint.model.config
         if config.model_type not in FAMILIES:
@@ -47,7 +54,7 @@ class QwenVLBackbone(Backbone):
         self.checkpoint = checkpoint
         self.settings = settings
         self.width = config.text_config.hidden_size
-        self.preprocessor = QwenVLPreprocessor(checkpoint.tokenizer, _geometry(config), settings, prompt)
+        self.preprocessor = QwenVLPreprocessor(checkpoint.tokenizer, _geometry(config), settings, prompt, regions)
         self.register_buffer("mean", torch.tensor(checkpoint.image_mean)[:, None, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(checkpoint.image_std)[:, None, None, None], persistent=False)
         if settings.attention == "sdpa":
@@ -106,6 +113,17 @@ class QwenVLBackbone(Backbone):
         states = padding.unpad(output.last_hidden_state)
         return Hidden(states, sequence.lengths, sequence.kinds, sequence.is_query)
 
+    def facts(self) -> dict[str, str]:
+        """Config, tokenizer and normalisation of the checkpoint."""
+        config = {name: value for name, value in self.model.config.to_dict().items() if name not in _NOT_CONFIG}
+        tokenizer = self.checkpoint.tokenizer
+        words = (tokenizer.backend_tokenizer.to_str(), str(tokenizer.chat_template), str(tokenizer.model_max_length))
+        return {
+            "config": fingerprint(json.dumps(config, sort_keys=True, default=str)),
+            "tokenizer": fingerprint(*words),
+            "normalisation": fingerprint(repr((self.checkpoint.image_mean, self.checkpoint.image_std))),
+        }
+
     def save(self, directory: Path) -> None:
         """Write a checkpoint that transformers' AutoModel opens."""
         save_checkpoint(self.checkpoint, directory)
@@ -118,13 +136,16 @@ class QwenVLBackbone(Backbone):
         return scaled.flatten(1).to(self.model.visual.dtype)
 
 
-def open_qwen_vl(settings: QwenVL, *, prompt: PromptStyle, texts: Iterable[str] | None = None) -> QwenVLBackbone:
+def open_qwen_vl(
+    settings: QwenVL, *, prompt: PromptStyle, texts: Iterable[str] | None = None, regions: RegionEncoder | None = None
+) -> QwenVLBackbone:
     """Open the checkpoint the settings name, or make the scratch one, and load its adapter.
 
     Args:
         settings: what to open.
         prompt: how items are written.
         texts: what a scratch model's tokenizer is trained on.
+        regions: how regions of pictures are told; None refuses them.
     """
     if (settings.path is None) == (settings.scratch is None):
         raise InputError("backbone", expected="path or scratch", got="both or neither", remedy="give exactly one")
@@ -144,7 +165,7 @@ def open_qwen_vl(settings: QwenVL, *, prompt: PromptStyle, texts: Iterable[str] 
         )
     if settings.adapter is not None:
         load_adapter(checkpoint.model, settings.adapter, ADAPTER_RENAMES)
-    return QwenVLBackbone(checkpoint, settings, prompt)
+    return QwenVLBackbone(checkpoint, settings, prompt, regions)
 
 
 def _recompute_activations(model: Any) -> None:

@@ -1,6 +1,6 @@
 """Token positions: one counter, or Qwen-VL's three (time, height, width; M-RoPE, arXiv:2409.12191 sec. 2.1)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -50,12 +50,3 @@ def _grid_positions(run: Run) -> Tensor:
     steps = (torch.arange(time) * run.time_step).long()
     axes = torch.meshgrid(steps, torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([axis.flatten() for axis in axes])
-
-
-def _with_words_joined(runs: Sequence[Run]) -> Iterator[Run]:
-    """The same positions from fewer runs: words come one token at a time, and each run costs a tensor."""
-    for is_words, group in groupby(runs, key=lambda run: run.grid is None):
-        if is_words:
-            yield Run(sum(run.length for run in group))
-        else:
-            yield from group

@@ -14,6 +14,7 @@ from mmembed.models.backbones.qwen_vl.pixels import enlarge_tiny, patchify, resi
 from mmembed.models.backbones.qwen_vl.positions import Run, mrope_positions, sequential_positions
 from mmembed.models.media_cache import MediaCache
 from mmembed.models.prompts import Kind, Segment, render
+from mmembed.models.region_encoders import RegionEncoder, without_regions
 from mmembed.models.sequence import PreparedMedium, Row
 from mmembed.models.settings import PromptStyle, QwenVL, Side
 
@@ -49,6 +50,8 @@ class Geometry:
 @dataclass(frozen=True)
 class _Prepared:
     medium: PreparedMedium
+    size: tuple[int, int]
+    """Width and height as decoded, which regions are relative to."""
     words: str
     pads: tuple[int, ...]
     """Tokens that each placeholder in ``words`` stands for."""
@@ -58,11 +61,19 @@ class _Prepared:
 class QwenVLPreprocessor:
     """Item -> Row; holds the tokenizer and the settings, no weights."""
 
-    def __init__(self, tokenizer: Any, geometry: Geometry, settings: QwenVL, prompt: PromptStyle) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        geometry: Geometry,
+        settings: QwenVL,
+        prompt: PromptStyle,
+        regions: RegionEncoder | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.geometry = geometry
         self.settings = settings
         self.prompt = prompt
+        self.regions = regions
         self.cache: MediaCache | None = None
         # what a prepared medium depends on besides its content
         self._preprocessing = [
@@ -74,10 +85,13 @@ class QwenVLPreprocessor:
         """Decode, render, tokenize and place one item.
 
         Raises:
-            InputError: a medium that cannot be read, or media that do not fit ``max_length``.
+            InputError: a medium that cannot be read, media or regions that do not fit ``max_length``, or regions that
+                are not in their picture or that no encoder would tell.
         """
-        prepared = [self._prepare(medium) for medium in item.media]
-        segments = render(item, self.prompt, [p.words for p in prepared], self._apply_template)
+        whole = without_regions(item)
+        prepared = [self._prepare(medium) for medium in whole.media]
+        told = self._region_words(item, prepared)
+        segments = render(whole, self.prompt, [p.words for p in prepared], self._apply_template, told)
         ids, kinds, runs = self._tokenize(segments, prepared)
         mrope = self.settings.positions == "mrope"
         return Row(
@@ -97,12 +111,19 @@ class QwenVLPreprocessor:
                 self.cache.put(key, found, found.medium.pixels.nbytes)
         return found
 
-    def _decode(self, medium: Media, key: str) -> _Prepared:
-        if isinstance(medium, Image) and medium.regions:
+    def _region_words(self, item: Item, prepared: Sequence[_Prepared]) -> Sequence[str]:
+        """For each medium the words that tell its regions."""
+        if self.regions is not None:
+            return self.regions.prepare(item, [p.size for p in prepared])
+        marked = [medium for medium in item.media if isinstance(medium, Image) and medium.regions]
+        if marked:
             raise InputError(
-                "image.regions", expected="no regions: this model has no region encoder", got=len(medium.regions),
-                remedy="crop the picture, or say in words where to look",
+                "image.regions", expected="no regions: this model has no region encoder", got=len(marked[0].regions),
+                remedy="set regions of the embedder, crop the picture, or say in words where to look",
             )  # fmt: skip
+        return [""] * len(prepared)
+
+    def _decode(self, medium: Media, key: str) -> _Prepared:
         frames = decode(medium, self.settings.media)
         pictures, g = list(frames.pictures), self.geometry
         is_video = isinstance(medium, Video)
@@ -122,7 +143,8 @@ class QwenVLPreprocessor:
             words = self._words[g.video_id]
             if g.timestamps:
                 words, pads = self._timed_words(frames.timestamps_s), [tokens] * grid[0]
-        return _Prepared(PreparedMedium(pixels, grid, name), words, tuple(pads), self._time_step(frames.seconds_apart))
+        time_step = self._time_step(frames.seconds_apart)
+        return _Prepared(PreparedMedium(pixels, grid, name), frames.pictures[0].size, words, tuple(pads), time_step)
 
     def _timed_words(self, seconds: Sequence[float]) -> str:
         """Each temporal patch behind the mean of its first and last frame's seconds, as Qwen3-VL writes a clip."""
@@ -183,7 +205,7 @@ class QwenVLPreprocessor:
         runs.append(Run(pads, (steps, height // merge, width // merge), prepared.time_step))
 
     def _cut(self, ids: list[int], kinds: list[int], runs: list[Run]) -> tuple[list[int], list[int], list[Run]]:
-        """Cut words at the end, before a closing template; media are never cut."""
+        """Cut words at the end, before a closing template; media and their regions are never cut."""
         limit = self.settings.max_length or self.tokenizer.model_max_length
         if len(ids) <= limit:
             return ids, kinds, runs
@@ -192,9 +214,9 @@ class QwenVLPreprocessor:
             closing += 1
         closing = min(closing, limit)
         keep = limit - closing
-        if any(kind in (Kind.IMAGE, Kind.VIDEO) for kind in kinds[keep : len(kinds) - closing]):
+        if any(kind in (Kind.IMAGE, Kind.VIDEO, Kind.REGION) for kind in kinds[keep : len(kinds) - closing]):
             raise InputError(
-                "item", expected=f"media within max_length {limit}", got=f"{len(ids)} tokens, media past the cut",
+                "item", expected=f"media and regions within max_length {limit}", got=f"{len(ids)} tokens, some past it",
                 remedy="raise max_length or lower max_pixels",
             )  # fmt: skip
         tail = len(ids) - closing

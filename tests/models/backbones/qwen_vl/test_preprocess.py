@@ -1,16 +1,19 @@
 """From an Item to a Row: tokens, kinds, truncation, time steps, memory."""
 
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 
-from mmembed import Image, Item, Region, Video
+from mmembed import Embedder, Image, Item, Region, Video
 from mmembed.counters import counting
 from mmembed.errors import InputError
 from mmembed.models.media_cache import MediaCache
 from mmembed.models.prompts import Kind
-from mmembed.models.settings import ChatPrompt, RawPrompt
+from mmembed.models.sequence import collate
+from mmembed.models.settings import ChatPrompt, RawPrompt, TextRegions
+from tests.cases import small_settings
 
 WORDS = "a red circle and a blue circle and a red circle and a blue circle"
 
@@ -91,7 +94,7 @@ def test_words_after_a_medium_are_cut_and_the_medium_stays(row_of, picture):
 def test_media_past_the_cut_are_refused(row_of, picture):
     item = Item((WORDS, Image(picture(56, 84))))
 
-    with pytest.raises(InputError, match=r"expected media within max_length 9, got \d+ tokens.*raise max_length"):
+    with pytest.raises(InputError, match=r"expected media and regions within max_length 9, got \d+ tokens"):
         row_of(item, prompt=RawPrompt(), max_length=9)
 
 
@@ -175,10 +178,85 @@ def test_a_checkpoint_without_a_template_cannot_chat(fresh_embedder):
         embedder.encode(["x"])
 
 
+@pytest.fixture(scope="module")
+def pointing():
+    return Embedder(replace(small_settings("qwen2_vl"), regions=TextRegions(scale=8)), texts=WORDS.split()).eval()
+
+
+def marked(shown, *regions):
+    return Item((Image(shown, regions),), "describe", verbatim=False)
+
+
+def test_regions_are_told_right_behind_their_picture(pointing, picture):
+    first, second = Image(picture(56, 56), (Region(box=(0, 0, 28, 56)),)), Image(picture(84, 56))
+    preprocessor = pointing.backbone.preprocessor
+
+    row = preprocessor(Item((first, "a red circle", second)), "query")
+
+    text = preprocessor.tokenizer.decode(row.ids)
+    assert "<|vision_end|>(box 0 0 4 8)a red circle<|vision_start|>" in text
+    assert preprocessor.tokenizer.decode(row.ids[row.kinds == Kind.REGION]) == "(box 0 0 4 8)"
+    assert [m.grid for m in row.media] == [(1, 4, 4), (1, 4, 6)]
+
+
+def test_a_picture_with_another_region_is_decoded_and_passes_the_tower_once(pointing, picture):
+    shown = picture(56, 56)
+    items = [marked(shown, Region(box=(0, 0, x, 56))) for x in (14, 28, 42)] + [marked(shown)]
+    preprocessor = pickle.loads(pickle.dumps(pointing.backbone.preprocessor))
+    preprocessor.cache = MediaCache(1 << 20)
+
+    with counting() as work:
+        rows = [preprocessor(item, "query") for item in items]
+    batch = collate(rows)
+
+    assert work["media_decoded"] == 1
+    assert len({row.fingerprint for row in rows}) == 4
+    assert len(batch.media) == 1
+    assert batch.slots.tolist() == [0] * 4
+
+
+def test_coordinates_are_those_of_the_picture_before_it_is_resized(pointing, picture):
+    preprocessor = pickle.loads(pickle.dumps(pointing.backbone.preprocessor))
+    preprocessor.settings = replace(preprocessor.settings, max_pixels=56 * 56)
+
+    row = preprocessor(marked(picture(560, 280), Region(points=((280, 35, 1),))), "query")
+
+    assert "(point 4 1)" in preprocessor.tokenizer.decode(row.ids)
+    assert row.media[0].grid[1:] != (20, 40)
+
+
+def test_items_with_equal_regions_give_equal_rows_and_vectors(pointing, picture):
+    one, equal, other = (marked(picture(56, 56), Region(box=(0, 0, x, 56))) for x in (28, 28, 56))
+
+    rows = pointing.prepare([one, equal, other], "query")
+    vectors = pointing.encode([one, equal, other])
+
+    assert rows[0].fingerprint == rows[1].fingerprint != rows[2].fingerprint
+    assert torch.equal(vectors[0], vectors[1])
+    assert not torch.allclose(vectors[0], vectors[2], atol=1e-3)
+
+
+def test_regions_past_the_cut_are_refused(pointing, picture):
+    preprocessor = pickle.loads(pickle.dumps(pointing.backbone.preprocessor))
+    item = Item((Image(picture(56, 56), (Region(box=(0, 0, 9, 9)),)), WORDS))
+    preprocessor.prompt = RawPrompt()
+    preprocessor.settings = replace(preprocessor.settings, max_length=4 + 3)
+
+    with pytest.raises(InputError, match="expected media and regions within max_length 7"):
+        preprocessor(item, "query")
+
+
+def test_a_region_outside_of_its_picture_is_refused_with_the_items_number(pointing, picture):
+    with pytest.raises(InputError, match=r"item 0: .*regions\[0\]\.box: expected a box inside the picture of 56 x 56"):
+        pointing.encode([marked(picture(56, 56), Region(box=(0, 0, 60, 56)))])
+
+
 def test_regions_are_refused_where_no_encoder_would_read_them(row_of, picture):
     marked = Image(picture(56, 56), (Region(box=(1, 1, 5, 5)),))
 
-    with pytest.raises(InputError, match=r"image\.regions: expected no regions: .* no region encoder, got 1; crop"):
+    with pytest.raises(
+        InputError, match=r"image\.regions: expected no regions: .* no region encoder, got 1; set regions"
+    ):
         row_of(Item((marked,)))
 
 
