@@ -6,27 +6,15 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import mmembed
 from mmembed.data.tables import ItemTable
 from mmembed.errors import InputError
 from mmembed.files import file_fingerprint, fingerprint
-from mmembed.index.embedding_store import EmbeddingStore, Origin, fill, weights_fingerprint
-from mmembed.models.settings import EmbedderSettings
-from mmembed.settings import dump_settings
+from mmembed.index.embedding_store import EmbeddingStore, Origin, fill
+from mmembed.models.identity import identity
 
 EXAMPLE = "example: python scripts/embed.py --model runs/demo/final --input items.jsonl --output runs/items"
-# where the weights come from is no part of what they do: their fingerprint names them
-PLACES = ("path", "revision", "adapter", "scratch")
-
-
-def settings_fingerprint(settings: EmbedderSettings, **call: Any) -> str:
-    """Names everything besides weights and input that the vectors depend on."""
-    values = dump_settings(settings)
-    for place in PLACES:
-        values["backbone"]["init_args"].pop(place, None)
-    return fingerprint(json.dumps(values | call, sort_keys=True), mmembed.__version__)
 
 
 def check_ids(table: ItemTable) -> None:
@@ -45,19 +33,20 @@ def embed(options: argparse.Namespace) -> str:
     check_ids(table)
     overrides = {} if options.dtype is None else {"dtype": options.dtype}
     model = mmembed.Embedder.from_pretrained(options.model, profile=options.profile, **overrides)
+    parts = identity(model)
+    call = {"instruction": options.instruction, "side": options.side}
     origin = Origin(
         model=options.model,
         input=str(options.input),
-        weights=weights_fingerprint(model.state_dict()),
-        settings=settings_fingerprint(model.settings, instruction=options.instruction, side=options.side),
+        weights=fingerprint(parts.pop("weights"), parts.pop("adapter")),
+        settings=fingerprint(json.dumps(parts | call, sort_keys=True)),
         input_fingerprint=file_fingerprint(table.path),
         rows=len(table),
         width=model.width,
         shard_rows=options.shard_rows,
     )
     store = EmbeddingStore(options.output, origin)
-    call = {"instruction": options.instruction, "side": options.side, "batch_tokens": options.batch_tokens}
-    embedded = fill(store, table, partial(model.encode, **call))
+    embedded = fill(store, table, partial(model.encode, **call, batch_tokens=options.batch_tokens))
     done = f"embedded {embedded} of {len(table)} rows" if embedded else f"already embedded, all {len(table)} rows"
     return f"{done}: {options.output}"
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mmembed.data.tables import ItemTable
 from mmembed.errors import InputError
-from mmembed.files import fingerprint, whole_file, write_json
+from mmembed.files import whole_file, write_json
 from mmembed.items import Item
 from mmembed.progress import track
 
@@ -171,16 +171,6 @@ def plan_shards(rows: int, shard_rows: int) -> list[Shard]:
     """The shards of a table: ``shard_rows`` rows each, the last one what is left."""
     starts = range(0, rows, shard_rows)
     return [Shard(f"shard-{i:05d}.safetensors", at, min(shard_rows, rows - at)) for i, at in enumerate(starts)]
-
-
-def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """Names tensors by their names, types and bytes, wherever they were loaded from."""
-    parts: list[str | bytes] = []
-    for name, tensor in sorted(weights.items()):
-        flat = tensor.detach().cpu().contiguous().flatten()
-        digest = fingerprint(flat.view(torch.uint8).numpy().tobytes())
-        parts += [name, str(tensor.dtype), repr(tuple(tensor.shape)), digest]
-    return fingerprint(*parts)
 
 
 def _tracked(rows: Sequence[int]) -> Generator[int, None, None]:

@@ -7,7 +7,8 @@ import torch
 
 from mmembed import Embedder
 from mmembed.counters import counting
-from mmembed.index.embedding_store import plan_shards, read_embeddings, weights_fingerprint
+from mmembed.index.embedding_store import plan_shards, read_embeddings
+from mmembed.models.identity import weights_fingerprint
 from scripts.embed import main
 
 WORDS = ["red", "blue", "circle", "square", "left", "right", "of", "a", "the", "cross"]

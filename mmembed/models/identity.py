@@ -1,0 +1,67 @@
+"""What an embedder's vectors depend on besides the item, as named parts: equal parts, equal vectors.
+
+Where the weights were loaded from is no part of it, what they are is. A difference between two models can so be told in
+words, which one fingerprint of everything could not.
+"""
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmembed.files import fingerprint
+from mmembed.models.embedder import Embedder
+from mmembed.settings import dump_settings, flat_settings
+
+LIBRARIES = ("mmembed", "torch", "transformers", "pillow", "av")
+"""Packages that turn files into vectors; another version of one may give other vectors."""
+# where the weights come from, how they were trained and how rows are laid out changes no vector
+_NOT_SETTINGS = ("path", "revision", "adapter", "scratch", "gradient_checkpointing", "padding_side")
+_ADAPTER_FIELDS = ("r", "lora_alpha", "use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules")
+
+
+def identity(model: Embedder) -> dict[str, str]:
+    """The parts by name: weights, adapter, config, tokenizer, every setting, device and libraries.
+
+    Reads every weight once, which takes seconds for large models.
+    """
+    weights = model.state_dict()
+    adapter = {name: tensor for name, tensor in weights.items() if "lora_" in name}
+    base = {name: tensor for name, tensor in weights.items() if name not in adapter}
+    return {
+        "weights": weights_fingerprint(base),
+        "adapter": fingerprint(weights_fingerprint(adapter), _adapter_config(model)) if adapter else "none",
+        **model.backbone.facts(),
+        **_settings(model),
+        "device": model.device.type,
+        **{f"library.{name}": version(name) for name in LIBRARIES},
+    }
+
+
+def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """Names tensors by their names, types and bytes, wherever they were loaded from."""
+    parts: list[str | bytes] = []
+    for name, tensor in sorted(weights.items()):
+        flat = tensor.detach().cpu().contiguous().flatten()
+        digest = fingerprint(flat.view(torch.uint8).numpy().tobytes())
+        parts += [name, str(tensor.dtype), repr(tuple(tensor.shape)), digest]
+    return fingerprint(*parts)
+
+
+def _settings(model: Embedder) -> dict[str, str]:
+    values = dump_settings(model.settings)
+    values.pop("lora")
+    for name in _NOT_SETTINGS:
+        values["backbone"]["init_args"].pop(name, None)
+    return {name.replace("init_args.", ""): json.dumps(value) for name, value in flat_settings(values).items()}
+
+
+def _adapter_config(model: Embedder) -> str:
+    configs: Mapping[str, Any] = model.backbone.model.peft_config
+    shown = {
+        name: {field: getattr(config, field, None) for field in _ADAPTER_FIELDS} for name, config in configs.items()
+    }
+    return json.dumps(shown, sort_keys=True, default=sorted)
