@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmembed.counters import count
+from mmembed.counters import count, peak
 from mmembed.errors import InputError
 
 _INDEX_BITS = 31
@@ -25,7 +25,8 @@ def top_k(
 
     Products are summed in float64 and rounded to float32 once, so that equal vectors score equally in whatever
     block they fall, and the result does not depend on ``block_rows``. Counts ``score_bytes``: eight bytes for
-    each score computed, in total; what is held at once is a block of ``block_rows`` x ``block_rows`` scores.
+    each score computed, in total; ``score_bytes_at_once`` are those held together, a block of ``block_rows`` x
+    ``block_rows`` scores at most.
 
     Args:
         queries: ``[Q, D]``, finite.
@@ -87,6 +88,7 @@ def _keys(queries: Tensor, targets: Tensor, columns: Tensor) -> Tensor:
     # adding zero turns -0.0 into 0.0, which must tie
     scores = (queries.double() @ targets.double().T).float() + 0.0
     count("score_bytes", 8 * scores.numel())
+    peak("score_bytes_at_once", 8 * scores.numel())
     bits = scores.view(torch.int32).long()
     # the bits of a negative float grow as it falls
     ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)

@@ -116,3 +116,13 @@ def broken(**changes):
 def test_unusable_input_is_refused_in_words(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_what_is_held_does_not_grow_with_the_corpus():
+    held = {}
+    for rows in (40, 400):
+        with counting() as work:
+            top_k(vectors(9, 4, 0), vectors(rows, 4, 1), 3, block_rows=16)
+        held[rows] = (work["score_bytes"], work["score_bytes_at_once"])
+
+    assert held == {40: (8 * 9 * 40, 8 * 9 * 16), 400: (8 * 9 * 400, 8 * 9 * 16)}
