@@ -1,8 +1,9 @@
 """Ranking metrics on judged rankings, and the score a random ranking would get.
 
 The formulas are those of the published VLM2Vec evaluation (its ``RankingMetrics``): precision divides by k even where
-fewer targets were ranked, average precision divides by min(relevant, k), and a query without any relevant target has
-recall 1 and zero elsewhere. nDCG pairs every grade with its own target.
+fewer targets were ranked, ``map`` divides by min(relevant, k), and a query without any relevant target has recall 1
+and zero elsewhere. nDCG pairs every grade with its own target. ``map_all`` and ``ndcg_binary`` are trec_eval's
+``map_cut``, and its ``ndcg_cut`` of judgements without grades.
 """
 
 import math
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmembed.errors import InputError, nearest
+from mmembed.evaluation.chance import EXPECTED
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -82,9 +84,12 @@ def f1(judged: Judged, k: int) -> Array:
 
 def average_precision(judged: Judged, k: int) -> Array:
     """Precision at each relevant rank up to k, summed, over min(relevant, k): ``[Q]``."""
-    hits = judged.hits[:, :k]
-    at_rank = hits.cumsum(axis=1) / _ranks(hits.shape[1])
-    return _ratio(_total(at_rank * hits), np.minimum(judged.num_relevant, k))
+    return _ratio(_summed_precision(judged, k), np.minimum(judged.num_relevant, k))
+
+
+def average_precision_all(judged: Judged, k: int) -> Array:
+    """As :func:`average_precision` over all relevant targets, more than k of them too: ``[Q]``."""
+    return _ratio(_summed_precision(judged, k), judged.num_relevant)
 
 
 def reciprocal_rank(judged: Judged, k: int) -> Array:
@@ -103,44 +108,75 @@ def ndcg_exponential(judged: Judged, k: int) -> Array:
     return _ratio(_dcg(2 ** judged.gains[:, :k] - 1), _dcg(2 ** judged.ideal[:, :k] - 1))
 
 
+def ndcg_binary(judged: Judged, k: int) -> Array:
+    """As :func:`ndcg_linear` with gain 1 for every relevant target, whatever its grade: ``[Q]``."""
+    return _ratio(_dcg(judged.hits[:, :k]), _dcg(np.sign(judged.ideal[:, :k])))
+
+
 Metric: TypeAlias = Callable[[Judged, int], Array]
 
 METRICS: dict[str, Metric] = {
     "hit": hit,
     "ndcg_linear": ndcg_linear,
     "ndcg_exponential": ndcg_exponential,
+    "ndcg_binary": ndcg_binary,
     "precision": precision,
     "recall": recall,
     "f1": f1,
     "map": average_precision,
+    "map_all": average_precision_all,
     "mrr": reciprocal_rank,
 }
+OTHER_NAMES = {"success": "hit", "any_recall": "hit"}
+"""What other benchmarks call a metric: trec_eval's success, the Recall@k of M-BEIR and GeneCIS."""
 
 
 def metric_and_k(name: str) -> tuple[str, int]:
-    """``("hit", 1)`` of ``"hit@1"``.
+    """``("hit", 1)`` of ``"hit@1"``, and of ``"success@1"``.
 
     Raises:
-        InputError: a metric that is not in :data:`METRICS`, or a cut-off that is not a positive number.
+        InputError: a metric that is neither in :data:`METRICS` nor in :data:`OTHER_NAMES`, or a cut-off that is not a
+            positive number.
     """
     kind, _, k = name.partition("@")
-    if kind not in METRICS:
-        raise InputError("metric", expected="metric@k", got=f"'{name}'", remedy=nearest(kind, METRICS))
+    known = METRICS.keys() | OTHER_NAMES.keys()
+    if kind not in known:
+        raise InputError("metric", expected="metric@k", got=f"'{name}'", remedy=nearest(kind, known))
     if not k.isdecimal() or int(k) < 1:
         raise InputError("metric", expected=f"{kind}@k with k of at least 1", got=f"'{name}'", remedy=f"write {kind}@1")
-    return kind, int(k)
+    return OTHER_NAMES.get(kind, kind), int(k)
 
 
-def mean_metrics(judged: Judged, ks: Sequence[int]) -> dict[str, float]:
-    """The mean over queries of every metric at every k, keyed ``hit@1``.
+def metric_values(judged: Judged, name: str) -> Array:
+    """The value of a metric for each query: ``[Q]``.
+
+    Args:
+        judged: the rankings.
+        name: the metric with its cut-off, e.g. ``hit@1``.
 
     Raises:
-        InputError: a k beyond the depth that was judged.
+        InputError: as :func:`metric_and_k`, or a cut-off beyond the depth that was judged.
     """
+    kind, k = metric_and_k(name)
     depth = judged.gains.shape[1]
-    if max(ks) > depth:
-        raise InputError("ks", expected=f"at most {depth}, the depth judged", got=max(ks), remedy="judge deeper")
-    return {f"{name}@{k}": float(metric(judged, k).mean()) for name, metric in METRICS.items() for k in ks}
+    if k > depth:
+        raise InputError(name, expected=f"k of at most {depth}, the depth judged", got=k, remedy="rank deeper")
+    return METRICS[kind](judged, k)
+
+
+def mean_metrics(judged: Judged, ks: Sequence[int], also: Sequence[str] = ()) -> dict[str, float]:
+    """The mean over queries of every metric at every k, keyed ``hit@1``.
+
+    Args:
+        judged: the rankings.
+        ks: the cut-offs.
+        also: metrics with their cut-offs that are listed too, e.g. ``success@1``.
+
+    Raises:
+        InputError: as :func:`metric_values`.
+    """
+    names = dict.fromkeys([*(f"{kind}@{k}" for kind in METRICS for k in ks), *also])
+    return {name: float(metric_values(judged, name).mean()) for name in names}
 
 
 def chance(name: str, grades: Sequence[Sequence[float]], num_candidates: Sequence[int]) -> float:
@@ -152,70 +188,14 @@ def chance(name: str, grades: Sequence[Sequence[float]], num_candidates: Sequenc
         num_candidates: how many targets each query ranks.
     """
     kind, k = metric_and_k(name)
-    expected = _CHANCE[kind]
-    return math.fsum(expected(list(own), n, k) for own, n in zip(grades, num_candidates, strict=True)) / len(grades)
+    expected = EXPECTED[kind]
+    return math.fsum(expected(own, n, k) for own, n in zip(grades, num_candidates, strict=True)) / len(grades)
 
 
-def _expected_hits(grades: list[float], n: int, k: int) -> float:
-    return min(k, n) * len(grades) / n
-
-
-def _chance_hit(grades: list[float], n: int, k: int) -> float:
-    return 1 - math.comb(n - len(grades), min(k, n)) / math.comb(n, min(k, n))
-
-
-def _chance_precision(grades: list[float], n: int, k: int) -> float:
-    return _expected_hits(grades, n, k) / k
-
-
-def _chance_recall(grades: list[float], n: int, k: int) -> float:
-    return min(k, n) / n if grades else 1.0
-
-
-def _chance_f1(grades: list[float], n: int, k: int) -> float:
-    # with h hits, f1 is 2h / (k + relevant): linear in h
-    return 2 * _expected_hits(grades, n, k) / (k + len(grades))
-
-
-def _chance_map(grades: list[float], n: int, k: int) -> float:
-    """A relevant target stands at rank i with probability r/n, with (i-1)(r-1)/(n-1) others expected above it."""
-    r = len(grades)
-    others = (r - 1) / (n - 1) if n > 1 else 0.0
-    precisions = math.fsum((1 + (rank - 1) * others) / rank for rank in range(1, min(k, n) + 1))
-    return r / n * precisions / min(r, k) if r else 0.0
-
-
-def _chance_mrr(grades: list[float], n: int, k: int) -> float:
-    """The first relevant target stands at rank i if none of i-1 draws was relevant and the next one is."""
-    missed, expected = 1.0, 0.0
-    for rank in range(1, min(k, n) + 1):
-        left = n - rank + 1
-        expected += missed * len(grades) / left / rank
-        missed *= (left - len(grades)) / left
-    return expected
-
-
-def _chance_ndcg(grades: list[float], n: int, k: int) -> float:
-    """Every rank expects the mean gain of the candidates."""
-    discounts = 1 / np.log2(np.arange(2, min(k, n) + 2))
-    best = _dcg(np.array([sorted(grades, reverse=True)[:k]]))[0]
-    return float(sum(grades) / n * discounts.sum() / best) if best else 0.0
-
-
-def _chance_ndcg_exponential(grades: list[float], n: int, k: int) -> float:
-    return _chance_ndcg([2**grade - 1 for grade in grades], n, k)
-
-
-_CHANCE: dict[str, Callable[[list[float], int, int], float]] = {
-    "hit": _chance_hit,
-    "ndcg_linear": _chance_ndcg,
-    "ndcg_exponential": _chance_ndcg_exponential,
-    "precision": _chance_precision,
-    "recall": _chance_recall,
-    "f1": _chance_f1,
-    "map": _chance_map,
-    "mrr": _chance_mrr,
-}
+def _summed_precision(judged: Judged, k: int) -> Array:
+    hits = judged.hits[:, :k]
+    at_rank = hits.cumsum(axis=1) / _ranks(hits.shape[1])
+    return _total(at_rank * hits)
 
 
 def _dcg(gains: Array) -> Array:
