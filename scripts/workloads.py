@@ -11,9 +11,11 @@ from typing import TypeAlias
 import numpy as np
 import PIL.Image
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmembed import Embedder, Item, Pair
+from mmembed.index.topk import top_k
 from mmembed.losses.settings import Contrastive
 from mmembed.models.settings import ChatPrompt, EmbedderSettings, QwenVL, Scratch
 from mmembed.training.batches import PairPreparer
@@ -29,6 +31,7 @@ WORDS = (
 # fmt: on
 TEMPERATURE = 0.05
 CHUNK_ROWS = 8
+TOP = 50
 
 Run: TypeAlias = Callable[[], Tensor]
 """Does the work once and gives what it computed, to be compared."""
@@ -42,6 +45,8 @@ class Size:
     pixels: int
     text: dict[str, int]
     vision: dict[str, int]
+    gallery: tuple[int, int, int]
+    """Queries, targets and width of a ranking."""
 
 
 SIZES = {
@@ -50,12 +55,15 @@ SIZES = {
         pixels=56,
         text={"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
         vision={"depth": 2, "embed_dim": 32, "num_heads": 2},
+        gallery=(80, 5000, 64),
     ),
     "mid": Size(
         rows=64,
         pixels=224,
         text={"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4},
         vision={"depth": 4, "embed_dim": 128, "num_heads": 4},
+        # CIRCO's test queries and gallery, under the width of CLIP ViT-L/14
+        gallery=(800, 123403, 768),
     ),
 }
 
@@ -74,6 +82,7 @@ class Bench:
         self.texts = [Item.of(" ".join(rng.choices(WORDS, k=rng.randint(4, 64)))) for _ in pictures]
         self.images = [Item.of({"image": p}) for p in pictures]
         both = [Item.of({"image": p, "text": t.text}) for p, t in zip(pictures, self.texts, strict=True)]
+        self.gallery = size.gallery
         kinds = (self.texts, self.images, both)
         self.mixed = [kinds[i % 3][i] for i in range(size.rows)]
         self.questions = [Item.of({"image": pictures[i // 4], "text": t.text}) for i, t in enumerate(self.texts)]
@@ -81,6 +90,15 @@ class Bench:
     def encoding(self, items: Sequence[Item]) -> tuple[Run, Run]:
         """Embed the items."""
         return lambda: self.ours.encode(items), lambda: self.plain.encode(items)
+
+    def ranking(self) -> tuple[Run, Run]:
+        """The best targets of every query; the plain way holds every score at once."""
+        num_queries, num_targets, width = self.gallery
+        generator = torch.Generator().manual_seed(0)
+        queries, targets = (
+            F.normalize(torch.randn(rows, width, generator=generator), dim=-1) for rows in (num_queries, num_targets)
+        )
+        return lambda: top_k(queries, targets, TOP)[0], lambda: (queries @ targets.T).topk(TOP, dim=1).values
 
     def training(self, chunks: Chunks) -> tuple[Run, Run]:
         """One step over all pairs of a text and a picture; the outcome compared is the gradient."""
@@ -108,6 +126,7 @@ WORKLOADS: dict[str, Callable[[Bench], tuple[Run, Run]]] = {
     "encode_mixed": lambda bench: bench.encoding(bench.mixed),
     # four questions to each picture
     "encode_questions": lambda bench: bench.encoding(bench.questions),
+    "rank_gallery": lambda bench: bench.ranking(),
     "train_whole": lambda bench: bench.training(Chunks(padding=0.2)),
     # as it comes: graphs are kept where memory allows, which the plain loop cannot
     "train_chunks": lambda bench: bench.training(Chunks(rows=CHUNK_ROWS)),

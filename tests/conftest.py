@@ -19,6 +19,12 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_their_own(tmp_path_factory):
+    """No test finds embeddings of an earlier run, nor leaves any."""
+    os.environ["MMEMBED_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)

@@ -12,7 +12,10 @@ from mmembed.settings import load_yaml, read_settings
 
 Candidates = Literal["shared", "local"]
 Ties = Literal["index", "pessimistic"]
-BLIND_NAMES = ("grey_image", "shuffle_words", "no_instruction", "shuffle_frames")
+BLIND_NAMES = (
+    *("grey_image", "blank_page", "shuffle_words", "shuffle_frames"),
+    *("no_instruction", "no_image", "no_text", "no_region"),
+)
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,18 @@ class Task:
     """Cut-offs at which all metrics are written."""
     ties: Ties = "index"
     """Which target is first among equal scores: that of the lower index, or the wrong one."""
-    blind: str | None = None
-    """How queries are blinded for the score beside the score; null scores no blinded queries."""
+    blind: tuple[str, ...] = ()
+    """Ways to blind the queries; each is scored alone, for the scores beside the score."""
+    blind_targets: tuple[str, ...] = ()
+    """Ways to blind the targets; each is scored alone."""
+    macro: str | None = None
+    """Kind of group: the score is the mean over the groups of this kind, not over queries."""
+    prompts: str = "1"
+    """Version of the row's prompts; scores of different versions are not compared."""
+    revision: str | None = None
+    """Fingerprint the data must have; null takes them as they are, and the scores name what they were."""
+    ndcg_fault_seed: int | None = None
+    """Permute grades as the published VLM2Vec code does under this ``PYTHONHASHSEED``; null grades rightly."""
     passing: Passing | None = None
     """Marks for the report."""
 
@@ -63,10 +76,12 @@ class Task:
             raise InputError(
                 "data", expected="a folder inside the data root", got=f"'{self.data}'", remedy="use --data-root"
             )
-        if self.blind is not None and self.blind not in BLIND_NAMES:
-            raise InputError(
-                "blind", expected="a way to blind", got=f"'{self.blind}'", remedy=nearest(self.blind, BLIND_NAMES)
-            )
+        for field in ("blind", "blind_targets"):
+            for name in getattr(self, field):
+                if name not in BLIND_NAMES:
+                    raise InputError(
+                        field, expected="ways to blind", got=f"'{name}'", remedy=nearest(name, BLIND_NAMES)
+                    )
         metric_and_k(self.metric)
 
 

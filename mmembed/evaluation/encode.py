@@ -1,36 +1,45 @@
-"""Embed many items, each distinct one once."""
+"""Embed many items: each distinct one once in a call, and once ever where a cache keeps it."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, Protocol, TypeAlias
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmembed.counters import count
 from mmembed.errors import InputError
+from mmembed.evaluation.crew import Crew, Side
+from mmembed.files import fingerprint
+from mmembed.index.embedding_cache import Key
 from mmembed.items import Item
+from mmembed.progress import Advance, progress
 
-Encode: TypeAlias = Callable[[Sequence[Item]], Tensor]
-"""Embeds items of one side: ``[N, D]`` in their order."""
-
-
-class Encoder(Protocol):
-    """Embeds items of either side; ``Embedder.encode`` is one."""
-
-    def __call__(self, items: Sequence[Item], *, side: Literal["query", "target"]) -> Tensor:
-        """Embeddings ``[N, D]`` of items, in their order; a pooler may treat the two sides differently."""
-        ...
+WINDOW = 4096
+WINDOW_BYTES = 256 << 20
+"""Distinct items, and pictures that live in memory, held at once."""
 
 
-def encode_set(items: Iterable[Item], encode: Encode, *, window: int = 1024) -> Tensor:
-    """Embed ``items``, each distinct ``fingerprint()`` once, and give the rows back in order.
+def encode_set(
+    items: Iterable[Item],
+    crew: Crew,
+    *,
+    side: Side,
+    label: str = "encode",
+    total: int | None = None,
+    window: int = WINDOW,
+) -> Tensor:
+    """Embed ``items``, each distinct ``fingerprint()`` once, behind a bar, and give the rows back in order.
 
-    Counts ``cache_hits`` for every item whose embedding was there already.
+    Counts ``cache_hits`` for every item whose embedding was known already, in this call or in the crew's cache.
 
     Args:
         items: read as they come; at most ``window`` distinct ones are held at once.
-        encode: the model.
-        window: how many distinct items ``encode`` gets in a call.
+        crew: who embeds.
+        side: which side they are on.
+        label: what the bar calls them.
+        total: how many there are, where ``items`` cannot tell.
+        window: how many distinct items are given to the crew at once.
 
     Returns:
         ``[N, D]`` float32 on the CPU, one row for each of ``items``.
@@ -38,48 +47,64 @@ def encode_set(items: Iterable[Item], encode: Encode, *, window: int = 1024) -> 
     Raises:
         InputError: no items, or an embedding that is not one finite row for each item.
     """
+    if crew.space is not None:
+        crew.space.refresh()
     rows: dict[str, int] = {}
     places: list[int] = []
-    waiting: list[Item] = []
+    waiting: list[tuple[Key, Item]] = []
+    held = 0
     embedded: list[Tensor] = []
-    for item in items:
-        name = item.fingerprint()
-        if name in rows:
-            count("cache_hits")
-        else:
-            rows[name] = len(rows)
-            waiting.append(item)
-        places.append(rows[name])
-        if len(waiting) == window:
-            embedded.append(_encode_all(waiting, encode))
-            waiting = []
-    if waiting:
-        embedded.append(_encode_all(waiting, encode))
+    with progress(label, total) as advance:
+        for item in items:
+            key = key_of(item, side)
+            if key.name in rows:
+                count("cache_hits")
+                advance(1)
+            else:
+                rows[key.name] = len(rows)
+                waiting.append((key, item))
+                held += _bytes_held(item)
+            places.append(rows[key.name])
+            if len(waiting) == window or held > WINDOW_BYTES:
+                embedded.append(_known_or_made(waiting, crew, side, advance))
+                waiting, held = [], 0
+        if waiting:
+            embedded.append(_known_or_made(waiting, crew, side, advance))
     if not embedded:
         raise InputError("items", expected="at least one", got="none", remedy="give something to embed")
     return torch.cat(embedded)[torch.tensor(places)]
 
 
-def _encode_all(items: list[Item], encode: Encode) -> Tensor:
-    vectors = encode(items).detach().float().cpu()
-    if vectors.ndim != 2 or len(vectors) != len(items):
-        raise InputError(
-            "embeddings",
-            expected=f"[{len(items)}, D], one row for each item",
-            got=list(vectors.shape),
-            remedy="let the encoder return one vector for each item, in order",
-        )
-    bad = (~vectors.isfinite().all(dim=1)).nonzero().flatten().tolist()
-    if bad:
-        raise InputError(
-            "embeddings",
-            expected="finite numbers",
-            got=f"NaN or infinity in {len(bad)} of {len(items)} rows, first for {_short(items[bad[0]])}",
-            remedy="try dtype float32, or look at that item",
-        )
-    return vectors
+def key_of(item: Item, side: Side) -> Key:
+    """The name of an item's vector among those of one model."""
+    return Key(fingerprint(side, item.fingerprint()), item.content_fingerprint())
 
 
-def _short(item: Item) -> str:
-    text = item.text[:60]
-    return f"'{text}'" if text else f"an item with {len(item.media)} media"
+def _known_or_made(waiting: list[tuple[Key, Item]], crew: Crew, side: Side, advance: Advance) -> Tensor:
+    """Vectors ``[N, D]`` of distinct items: out of the cache, or made now."""
+    keys = [key for key, _ in waiting]
+    found, known = ([], torch.empty(0, 0)) if crew.space is None else crew.space.take(keys)
+    advance(len(found))
+    missing = sorted(set(range(len(waiting))) - set(found))
+    if not missing:
+        return known
+    made = crew.encode([waiting[i][1] for i in missing], [keys[i] for i in missing], side, advance)
+    out = torch.empty(len(waiting), made.shape[1])
+    out[missing] = made
+    if found:
+        out[found] = known
+    return out
+
+
+def _bytes_held(item: Item) -> int:
+    """Bytes of files and pixels that an item holds in memory."""
+    sources: list[Any] = []
+    for medium in item.media:
+        sources += medium.source if isinstance(medium.source, tuple) else [medium.source]
+    return sum(_source_bytes(source) for source in sources)
+
+
+def _source_bytes(source: Any) -> int:
+    if isinstance(source, str | Path):
+        return 0
+    return len(source) if isinstance(source, bytes) else 3 * source.width * source.height

@@ -44,7 +44,7 @@ def rank(task: Task, retrieval_set: RetrievalSet, queries: Tensor, targets: Tens
     """
     names = list(retrieval_set.corpus)
     row_of = {name: row for row, name in enumerate(names)}
-    right = [_relevant(retrieval_set, query_id) for query_id in retrieval_set.queries]
+    right = [relevant_targets(retrieval_set, query_id) for query_id in retrieval_set.queries]
     candidates = None
     if task.candidates == "local" and retrieval_set.candidates is not None:
         candidates = [[row_of[t] for t in retrieval_set.candidates[q]] for q in retrieval_set.queries]
@@ -60,6 +60,11 @@ def rank(task: Task, retrieval_set: RetrievalSet, queries: Tensor, targets: Tens
     return rankings
 
 
+def relevant_targets(retrieval_set: RetrievalSet, query_id: str) -> dict[str, float]:
+    """The grades of the targets that are right for a query."""
+    return {target: grade for target, grade in retrieval_set.relevance[query_id].items() if grade > 0}
+
+
 def write_rankings(path: Path, rankings: Iterable[Ranking]) -> None:
     """Write one JSON line a query, the fields of :class:`Ranking`."""
     write_text(path, "".join(json.dumps(asdict(ranking), ensure_ascii=False) + "\n" for ranking in rankings))
@@ -69,7 +74,3 @@ def read_rankings(path: Path) -> list[Ranking]:
     """Read what :func:`write_rankings` wrote."""
     with path.open(encoding="utf-8") as lines:
         return [Ranking(**json.loads(line)) for line in lines]
-
-
-def _relevant(retrieval_set: RetrievalSet, query_id: str) -> dict[str, float]:
-    return {target: grade for target, grade in retrieval_set.relevance[query_id].items() if grade > 0}

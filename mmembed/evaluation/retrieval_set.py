@@ -1,16 +1,17 @@
 """RetrievalSet: queries, corpus, graded relevance and optional candidates, checked as a whole.
 
 On disk a set is a folder of ``queries`` and ``corpus`` (``.jsonl`` or ``.parquet``, one item a row with an ``id``),
-``relevance.jsonl`` (``{"query_id": "q1", "targets": {"d7": 1}}``) and, where queries rank targets of their own,
-``candidates.jsonl`` (``{"query_id": "q1", "targets": ["d7", "d2"]}``).
+``relevance.jsonl`` (``{"query_id": "q1", "targets": {"d7": 1}}``), where queries rank targets of their own
+``candidates.jsonl`` (``{"query_id": "q1", "targets": ["d7", "d2"]}``), and where scores are wanted of parts of the
+queries ``groups.jsonl`` (``{"query_id": "q1", "groups": {"category": "dress", "aspect": ["addition", "negation"]}}``).
 """
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from mmembed.data.stores import open_store
 from mmembed.data.tables import ItemTable
@@ -19,6 +20,25 @@ from mmembed.files import fingerprint
 from mmembed.items import Item
 
 T = TypeVar("T")
+Groups: TypeAlias = Mapping[str, tuple[str, ...]]
+"""Of one query: kind of group -> the groups it is in."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A part of a set, drawn by a seed: for a quick look, never for a table."""
+
+    queries: int = 100
+    """Queries kept."""
+    distractors: int = 900
+    """Targets kept beside the relevant ones, where queries share the corpus."""
+    seed: int = 0
+    """Draws both."""
+
+    def __post_init__(self) -> None:
+        if self.queries < 1 or self.distractors < 0:
+            got = f"{self.queries} queries and {self.distractors} distractors"
+            raise InputError("quick", expected="at least 1 query", got=got, remedy="100 is usual")
 
 
 @dataclass(frozen=True)
@@ -30,6 +50,7 @@ class RetrievalSet:
         corpus: all targets.
         relevance: for each query the grades of its judged targets; more than 0 is relevant, and each query has such.
         candidates: for each query the targets it may rank; None where every query ranks the corpus.
+        groups: for each query the groups it is in, by kind; empty where there are none.
 
     Raises:
         InputError: an id that names nothing, a query without a relevant target, or whose candidates
@@ -40,6 +61,7 @@ class RetrievalSet:
     corpus: Mapping[str, Item]
     relevance: Mapping[str, Mapping[str, float]]
     candidates: Mapping[str, list[str]] | None = None
+    groups: Mapping[str, Groups] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("queries", "corpus"):
@@ -54,6 +76,8 @@ class RetrievalSet:
                 where = f"candidates: query {query_id}"
                 check_candidates(own, self.corpus, where)
                 _check_answerable(own, self.relevance[query_id], where)
+        if self.groups:
+            _check_covers(self.groups, self.queries, "groups")
 
     def fingerprint(self) -> str:
         """Names the content of the set: every item with the bytes of its media, the grades and the candidates."""
@@ -62,7 +86,27 @@ class RetrievalSet:
         )
         grades = {query: dict(targets) for query, targets in self.relevance.items()}
         own = None if self.candidates is None else dict(self.candidates)
-        return fingerprint(*items, json.dumps([grades, own], sort_keys=True))
+        parts = [grades, own, *([dict(self.groups)] if self.groups else [])]
+        return fingerprint(*items, json.dumps(parts, sort_keys=True))
+
+    def sample(self, sample: Sample) -> "RetrievalSet":
+        """The part that ``sample`` draws: queries, all that they judge and may rank, and distractors.
+
+        A query is drawn by a hash of its id, so that a set that grows keeps most of its sample.
+        """
+        queries = _drawn(self.queries, sample.queries, sample.seed)
+        judged = {target for query_id in queries for target in self.relevance[query_id]}
+        own = {target for query_id in queries for target in (self.candidates or {}).get(query_id, ())}
+        rest = [target for target in self.corpus if target not in judged]
+        kept = judged | (own if self.candidates is not None else set(_drawn(rest, sample.distractors, sample.seed)))
+        return replace(
+            self,
+            queries={query_id: self.queries[query_id] for query_id in queries},
+            corpus={target: item for target, item in self.corpus.items() if target in kept},
+            relevance={query_id: self.relevance[query_id] for query_id in queries},
+            candidates=None if self.candidates is None else {i: self.candidates[i] for i in queries},
+            groups={query_id: self.groups[query_id] for query_id in queries if self.groups},
+        )
 
 
 def read_retrieval_set(folder: Path | str) -> RetrievalSet:
@@ -78,8 +122,10 @@ def read_retrieval_set(folder: Path | str) -> RetrievalSet:
     candidates = None
     if path.exists():
         candidates = _read_rows(path, queries, lambda row, where: check_candidates(row, corpus, where))
+    path = folder / "groups.jsonl"
+    groups = _read_rows(path, queries, check_groups, name="groups") if path.exists() else {}
     try:
-        return RetrievalSet(queries, corpus, relevance, candidates)
+        return RetrievalSet(queries, corpus, relevance, candidates, groups)
     except InputError as error:
         raise error.within(folder) from None
 
@@ -127,6 +173,33 @@ def check_candidates(targets: Any, corpus: Mapping[str, Item], where: str) -> li
     return targets
 
 
+def check_groups(groups: Any, where: str) -> dict[str, tuple[str, ...]]:
+    """The groups of one query: kind -> names, each at most once."""
+    if not isinstance(groups, Mapping):
+        raise InputError(
+            f"{where}: groups", expected="a mapping of kind to names", got=repr(groups),
+            remedy='write {"category": "dress"}',
+        )  # fmt: skip
+    found: dict[str, tuple[str, ...]] = {}
+    for kind, names in groups.items():
+        own = (names,) if isinstance(names, str) else names
+        strings = isinstance(own, list | tuple) and all(isinstance(name, str) for name in own)
+        if not strings or len(set(own)) != len(own):
+            raise InputError(
+                f"{where}: groups.{kind}", expected="a name, or several different ones", got=repr(names),
+                remedy="write strings, each once",
+            )  # fmt: skip
+        found[str(kind)] = tuple(own)
+    return found
+
+
+def _drawn(names: Collection[str], count: int, seed: int) -> list[str]:
+    """``count`` of ``names`` in their own order, those of the smallest hashes."""
+    ordered = sorted(names, key=lambda name: fingerprint(str(seed), name))
+    chosen = set(ordered[:count])
+    return [name for name in names if name in chosen]
+
+
 def _table(folder: Path, name: str) -> Path:
     found = [path for suffix in (".jsonl", ".parquet") if (path := folder / f"{name}{suffix}").exists()]
     if len(found) != 1:
@@ -150,21 +223,23 @@ def _read_unique(path: Path) -> dict[str, Item]:
     return items
 
 
-def _read_rows(path: Path, queries: Mapping[str, Item], read: Callable[[Any, str], T]) -> dict[str, T]:
-    """The ``targets`` of each query, through ``read(targets, where)``."""
+def _read_rows(
+    path: Path, queries: Mapping[str, Item], read: Callable[[Any, str], T], name: str = "targets"
+) -> dict[str, T]:
+    """The field ``name`` of each query, through ``read(value, where)``."""
     store = open_store(path)
     rows: dict[str, T] = {}
     for number in range(len(store)):
         record, where = store.record(number), store.where(number)
-        if record.keys() != {"query_id", "targets"}:
+        if record.keys() != {"query_id", name}:
             got = ", ".join(record) or "none"
-            raise InputError(where, expected="the fields query_id and targets", got=got, remedy="write these two")
+            raise InputError(where, expected=f"the fields query_id and {name}", got=got, remedy="write these two")
         query_id = record["query_id"]
         _check_known(query_id, queries, f"{where}: query_id", "the id of a query")
         if query_id in rows:
             got = f"'{query_id}' again"
             raise InputError(f"{where}: query_id", expected="each query once", got=got, remedy="join the rows")
-        rows[query_id] = read(record["targets"], where)
+        rows[query_id] = read(record[name], where)
     return rows
 
 

@@ -14,7 +14,7 @@ tasks:
     query_instruction: Find the caption.
     ks: [1, 5]
     ties: pessimistic
-    blind: grey_image
+    blind: [grey_image]
     passing: {blind_margin: 0.2}
   questions: {data: toy/questions, metric: ndcg_linear@5, candidates: local}
 """
@@ -38,7 +38,7 @@ def test_rows_become_tasks_in_the_order_of_the_file(tmp_path):
         query_instruction="Find the caption.",
         ks=(1, 5),
         ties="pessimistic",
-        blind="grey_image",
+        blind=("grey_image",),
         passing=Passing(chance_factor=3.0, blind_margin=0.2, aim=0.8),
     )
     assert benchmark.tasks["questions"].candidates == "local"
@@ -52,7 +52,7 @@ def test_rows_become_tasks_in_the_order_of_the_file(tmp_path):
             "metric: hut@1",
             r"tasks.captions: metric: expected metric@k, got 'hut@1'; did you mean 'hit'\?",
         ),
-        ("blind: grey", "blind: gray", r"tasks.captions: blind: .* got 'gray_image'; did you mean 'grey_image'\?"),
+        ("blind: [grey", "blind: [gray", r"tasks.captions: blind: .* got 'gray_image'; did you mean 'grey_image'\?"),
         ("blind:", "blnd:", r"tasks.captions.blnd: expected a setting of Task, got 'blnd'; did you mean 'blind'\?"),
         ("ks: [1, 5]", "ks: [0]", r"tasks.captions: ks: expected cut-offs of at least 1, got \[0\]"),
         ("data: toy", "data: ../toy", r"tasks.captions: data: .* got '../toy/captions'"),

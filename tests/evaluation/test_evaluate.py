@@ -4,16 +4,17 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from safetensors.torch import load_file, safe_open
 
 from mmembed.counters import count, counting
 from mmembed.errors import InputError
-from mmembed.evaluation.benchmark import Benchmark, Task
-from mmembed.evaluation.evaluate import evaluate_benchmark, evaluate_task
-from mmembed.evaluation.rankings import read_rankings
-from mmembed.evaluation.retrieval_set import read_retrieval_set
+from mmembed.evaluation.benchmark import Task
+from mmembed.evaluation.crew import Crew
+from mmembed.evaluation.evaluate import evaluate_task
+from mmembed.evaluation.retrieval_set import RetrievalSet, read_retrieval_set
+from mmembed.items import Item
 from mmembed.media.decode import decode
 from mmembed.media.settings import MediaSettings
+from tests.evaluation import toy
 
 COLOURS = {"red": (210, 40, 40), "green": (40, 170, 60), "blue": (50, 80, 215), "yellow": (225, 205, 50)}
 
@@ -64,21 +65,21 @@ def captions_task(**fields):
 def test_a_model_that_sees_scores_above_chance_and_a_blinded_one_does_not(tmp_path):
     retrieval_set = read_retrieval_set(pictures_to_captions(tmp_path))
 
-    result = evaluate_task(captions_task(blind="grey_image"), retrieval_set, encode)
+    result = evaluate_task(captions_task(blind=("grey_image",)), retrieval_set, Crew(encode))
 
     assert result.score == 1.0
     assert result.chance == pytest.approx(1 / 5)
-    assert result.blind == pytest.approx(1 / 4)
+    assert result.blinds["grey_image"] == pytest.approx(1 / 4)
     assert result.metrics["hit@1"] == 1.0
     assert {name for name in result.metrics if name.startswith("hit")} == {"hit@1", "hit@2"}
-    assert (result.queries.shape, result.targets.shape) == ((12, 3), (5, 3))
+    assert (result.vectors.queries.shape, result.vectors.targets.shape) == ((12, 3), (5, 3))
 
 
 def test_each_distinct_input_is_encoded_once(tmp_path):
     retrieval_set = read_retrieval_set(pictures_to_captions(tmp_path))
 
     with counting() as work:
-        evaluate_task(captions_task(), retrieval_set, encode)
+        evaluate_task(captions_task(), retrieval_set, Crew(encode))
 
     # of the five captions two are equal
     assert work["language_rows"] == 12 + 4
@@ -89,7 +90,7 @@ def test_blinded_queries_that_are_equal_are_encoded_once(tmp_path):
     retrieval_set = read_retrieval_set(pictures_to_captions(tmp_path))
 
     with counting() as work:
-        evaluate_task(captions_task(blind="grey_image"), retrieval_set, encode)
+        evaluate_task(captions_task(blind=("grey_image",)), retrieval_set, Crew(encode))
 
     # twelve grey pictures of three sizes
     assert work["language_rows"] == 12 + 4 + 3
@@ -98,7 +99,7 @@ def test_blinded_queries_that_are_equal_are_encoded_once(tmp_path):
 def test_pessimistic_ties_cost_what_the_index_gave(tmp_path):
     retrieval_set = read_retrieval_set(pictures_to_captions(tmp_path))
 
-    result = evaluate_task(captions_task(ties="pessimistic"), retrieval_set, encode)
+    result = evaluate_task(captions_task(ties="pessimistic"), retrieval_set, Crew(encode))
 
     # the three red queries tie with the repeated caption, which is not judged right
     assert result.score == pytest.approx(9 / 12)
@@ -107,7 +108,7 @@ def test_pessimistic_ties_cost_what_the_index_gave(tmp_path):
 def test_local_candidates_have_a_chance_of_their_own(tmp_path):
     retrieval_set = read_retrieval_set(pictures_to_captions(tmp_path))
 
-    result = evaluate_task(captions_task(candidates="local"), retrieval_set, encode)
+    result = evaluate_task(captions_task(candidates="local"), retrieval_set, Crew(encode))
 
     assert (result.score, result.chance) == (1.0, pytest.approx(1 / 3))
     assert all(len(ranking.targets) == 3 for ranking in result.rankings)
@@ -121,7 +122,9 @@ def test_instructions_of_the_row_replace_those_of_the_data(tmp_path):
         seen[side] |= {item.instruction for item in items}
         return encode(items, side=side)
 
-    evaluate_task(captions_task(query_instruction="Find the caption.", target_instruction=""), retrieval_set, listen)
+    evaluate_task(
+        captions_task(query_instruction="Find the caption.", target_instruction=""), retrieval_set, Crew(listen)
+    )
 
     assert seen == {"query": {"Find the caption."}, "target": {None}}
 
@@ -129,8 +132,8 @@ def test_instructions_of_the_row_replace_those_of_the_data(tmp_path):
 def test_blinding_that_changes_no_query_is_refused(tmp_path):
     retrieval_set = read_retrieval_set(pictures_to_captions(tmp_path))
 
-    with pytest.raises(InputError, match=r"captions.blind: .* got shuffle_words, which changes none"):
-        evaluate_task(captions_task(blind="shuffle_words"), retrieval_set, encode)
+    with pytest.raises(InputError, match=r"captions.blind: .* got shuffle_words, which changes nothing"):
+        evaluate_task(captions_task(blind=("shuffle_words",)), retrieval_set, Crew(encode))
 
 
 def test_local_candidates_that_the_set_lacks_are_refused(tmp_path):
@@ -138,64 +141,21 @@ def test_local_candidates_that_the_set_lacks_are_refused(tmp_path):
     (folder / "candidates.jsonl").unlink()
 
     with pytest.raises(InputError, match=r"captions.candidates: .* got 'local'"):
-        evaluate_task(captions_task(candidates="local"), read_retrieval_set(folder), encode)
+        evaluate_task(captions_task(candidates="local"), read_retrieval_set(folder), Crew(encode))
 
 
-def toy_benchmark():
-    return Benchmark("toy", {"captions": captions_task(), "own": captions_task(name="own", candidates="local")})
+def test_a_thousand_queries_with_a_thousand_candidates_each_embed_each_distinct_one_once():
+    corpus = {f"d{i}": Item.of(f"w{i} u{i % 5}") for i in range(1500)}
+    queries = {f"q{i}": Item.of(f"w{i} v{i % 7}") for i in range(1000)}
+    candidates = {f"q{i}": [f"d{(i + j) % 1500}" for j in range(1000)] for i in range(1000)}
+    relevance = {f"q{i}": {f"d{i}": 1.0} for i in range(1000)}
+    task = Task(name="local", data="local", metric="hit@1", candidates="local", ties="pessimistic")
 
+    with counting() as work:
+        result = evaluate_task(task, RetrievalSet(queries, corpus, relevance, candidates), Crew(toy.encode))
 
-def test_a_benchmark_leaves_scores_rankings_and_embeddings(tmp_path):
-    pictures_to_captions(tmp_path / "data")
-
-    scores = evaluate_benchmark(
-        toy_benchmark(), encode, data_root=tmp_path / "data", output=tmp_path / "out", model="colours"
-    )
-
-    assert json.loads((tmp_path / "out/scores.json").read_text()) == json.loads(json.dumps(scores))
-    assert scores.keys() == {"protocol", "tasks", "partial"}
-    assert scores["partial"] is False
-    row = scores["tasks"]["captions"]
-    assert list(row) == ["metric", "score", "chance", "blind", "metrics", "queries", "corpus", "seconds"]
-    assert (row["metric"], row["score"], row["blind"], row["queries"], row["corpus"]) == ("hit@1", 1.0, None, 12, 5)
-    revision = read_retrieval_set(tmp_path / "data/captions").fingerprint()
-    assert scores["protocol"]["tasks"]["own"]["revision"] == revision
-    assert scores["protocol"]["model"] == "colours"
-    rankings = read_rankings(tmp_path / "out/rankings/captions.jsonl")
-    assert (rankings[0].query_id, rankings[0].targets[0], rankings[0].first_hit) == ("red0", "red", 1)
-    assert load_file(tmp_path / "out/embeddings/captions.safetensors")["queries"].shape == (12, 3)
-    with safe_open(tmp_path / "out/embeddings/captions.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["target_ids"]) == [*COLOURS, "red again"]
-
-
-def test_some_tasks_of_a_benchmark_are_marked_partial(tmp_path):
-    pictures_to_captions(tmp_path)
-
-    scores = evaluate_benchmark(
-        toy_benchmark(), encode, data_root=tmp_path, output=tmp_path / "out", model="m", tasks=["own"]
-    )
-
-    assert (list(scores["tasks"]), scores["partial"]) == (["own"], True)
-
-
-def test_a_task_without_its_data_is_named_and_what_was_scored_before_stays(tmp_path):
-    pictures_to_captions(tmp_path)
-    benchmark = Benchmark("toy", {"captions": captions_task(), "lost": captions_task(name="lost", data="lost")})
-
-    with pytest.raises(InputError, match=r"task lost: .*queries.jsonl: expected one file, .* got no such file"):
-        evaluate_benchmark(benchmark, encode, data_root=tmp_path, output=tmp_path / "out", model="m")
-
-    kept = json.loads((tmp_path / "out/scores.json").read_text())
-    assert (list(kept["tasks"]), kept["partial"]) == (["captions"], True)
-
-
-def test_an_encoder_that_fails_leaves_no_scores(tmp_path):
-    pictures_to_captions(tmp_path)
-
-    def broken(items, *, side):
-        return torch.full((len(items), 3), torch.nan)
-
-    with pytest.raises(InputError, match="task captions: embeddings: expected finite numbers"):
-        evaluate_benchmark(toy_benchmark(), broken, data_root=tmp_path, output=tmp_path / "out", model="m")
-
-    assert not (tmp_path / "out").exists()
+    assert work["language_rows"] == 1000 + 1500
+    assert work["score_bytes"] == 8 * 1000 * 1000
+    assert work["score_bytes_at_once"] == 8 * 1000
+    assert result.chance == pytest.approx(1 / 1000)
+    assert result.score > 0.1

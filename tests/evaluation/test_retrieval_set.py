@@ -3,7 +3,7 @@ import json
 import pytest
 
 from mmembed.errors import InputError
-from mmembed.evaluation.retrieval_set import RetrievalSet, read_retrieval_set
+from mmembed.evaluation.retrieval_set import RetrievalSet, Sample, read_retrieval_set
 from mmembed.items import Item
 
 FILES = {
@@ -124,3 +124,79 @@ def test_a_set_made_in_code_needs_both_sides(side):
 
     with pytest.raises(InputError, match=f"{side}: expected at least one row, got none"):
         RetrievalSet(**parts)
+
+
+def test_groups_are_one_name_or_several_of_a_kind(tmp_path):
+    rows = [
+        {"query_id": "q1", "groups": {"category": "dress", "aspect": ["addition", "negation"]}},
+        {"query_id": "q2", "groups": {}},
+    ]
+
+    found = read_retrieval_set(written(tmp_path, groups=rows))
+
+    assert found.groups == {"q1": {"category": ("dress",), "aspect": ("addition", "negation")}, "q2": {}}
+    assert found.fingerprint() != read_retrieval_set(
+        written(tmp_path, groups=[rows[0], rows[1] | {"groups": {"c": "d"}}])
+    )
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([{"query_id": "q1", "groups": {}}], "groups: expected a row for query 'q2', got none"),
+        ([{"query_id": "q9", "groups": {}}], "groups.jsonl: line 1: query_id: expected the id of a query, got 'q9'"),
+        (
+            [{"query_id": "q1", "groups": ["dress"]}],
+            r"line 1: groups: expected a mapping of kind to names, got \['dress",
+        ),
+        ([{"query_id": "q1", "groups": {"c": ["a", "a"]}}], "groups.c: expected a name, or several different ones"),
+        ([{"query_id": "q1", "groups": {"c": 3}}], "groups.c: expected a name, or several different ones, got 3"),
+        ([{"query_id": "q1", "targets": {}}], "line 1: expected the fields query_id and groups, got query_id, targets"),
+    ],
+)
+def test_groups_that_cannot_be_used_are_named(tmp_path, groups, message):
+    with pytest.raises(InputError, match=message):
+        read_retrieval_set(written(tmp_path, groups=groups))
+
+
+def large_set(num_queries=50, num_targets=200, local=False):
+    queries = {f"q{i}": Item.of(f"query {i}") for i in range(num_queries)}
+    corpus = {f"d{i}": Item.of(f"target {i}") for i in range(num_targets)}
+    relevance = {f"q{i}": {f"d{3 * i}": 1.0, f"d{3 * i + 1}": 0.0} for i in range(num_queries)}
+    own = {f"q{i}": [f"d{3 * i + j}" for j in range(3)] for i in range(num_queries)}
+    groups = {f"q{i}": {"parity": ("even" if i % 2 == 0 else "odd",)} for i in range(num_queries)}
+    return RetrievalSet(queries, corpus, relevance, own if local else None, groups)
+
+
+def test_a_sample_keeps_what_its_queries_need_and_distractors():
+    whole = large_set()
+
+    part = whole.sample(Sample(queries=10, distractors=30))
+
+    assert (len(part.queries), len(part.corpus)) == (10, 20 + 30)
+    assert list(part.corpus) == [name for name in whole.corpus if name in part.corpus]
+    assert part.groups.keys() == part.relevance.keys() == part.queries.keys()
+    assert part == whole.sample(Sample(queries=10, distractors=30))
+    assert part.queries.keys() != whole.sample(Sample(queries=10, distractors=30, seed=1)).queries.keys()
+
+
+def test_a_sample_of_local_candidates_keeps_those_and_no_others():
+    part = large_set(local=True).sample(Sample(queries=7))
+
+    assert set(part.corpus) == {target for own in part.candidates.values() for target in own}
+    assert len(part.corpus) == 21
+
+
+def test_a_sample_of_a_set_that_grew_keeps_most_of_its_queries():
+    small, large = (large_set(n).sample(Sample(queries=20)).queries.keys() for n in (50, 60))
+
+    assert len(small & large) >= 12
+
+
+def test_a_sample_larger_than_the_set_is_the_set():
+    assert large_set().sample(Sample(queries=99, distractors=999)) == large_set()
+
+
+def test_a_sample_of_no_query_is_refused():
+    with pytest.raises(InputError, match="quick: expected at least 1 query, got 0 queries and 900 distractors"):
+        Sample(queries=0)

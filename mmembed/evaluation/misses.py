@@ -1,0 +1,79 @@
+"""Why embeddings are not in the cache, in words: what differs from those that are."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import rich.box
+from rich.markup import escape
+from rich.table import Table
+
+from mmembed.evaluation.benchmark import Task
+from mmembed.evaluation.crew import Side
+from mmembed.evaluation.encode import key_of
+from mmembed.evaluation.retrieval_set import RetrievalSet
+from mmembed.evaluation.vectors import instructed
+from mmembed.index.embedding_cache import Key, Space
+from mmembed.items import Item
+
+CACHED = "cached"
+NEW = "never embedded, or its content has changed"
+OTHER_WORDS = "the same content was embedded with another instruction or side"
+_SHOWN_DIGITS = 12
+
+
+def explain_task(
+    task: Task, retrieval_set: RetrievalSet, space: Space, others: Sequence[Space]
+) -> dict[Side, Counter[str]]:
+    """For each side of a task, how many distinct items are cached, and how many are not for which reason.
+
+    Args:
+        task: the row.
+        retrieval_set: its data.
+        space: of the model at hand.
+        others: every other space of the cache.
+    """
+    sides: dict[Side, dict[str, Item]] = {
+        "query": instructed(retrieval_set.queries, task.query_instruction),
+        "target": instructed(retrieval_set.corpus, task.target_instruction),
+    }
+    return {
+        side: Counter(_reasons({key_of(item, side) for item in items.values()}, space, others))
+        for side, items in sides.items()
+    }
+
+
+def misses_table(found: Mapping[str, Mapping[Side, Counter[str]]]) -> Table:
+    """What :func:`explain_task` found of several tasks."""
+    table = Table(box=rich.box.SIMPLE_HEAD)
+    for name in ("task", "side", "items", "in the cache, or why not"):
+        table.add_column(name, overflow="fold", justify="right" if name == "items" else "left")
+    for task, sides in found.items():
+        for side, reasons in sides.items():
+            for reason, number in reasons.most_common():
+                table.add_row(escape(task), side, str(number), escape(reason))
+    return table
+
+
+def _reasons(keys: set[Key], space: Space, others: Sequence[Space]) -> Iterator[str]:
+    nearest = sorted(others, key=lambda other: len(differences(space.parts, other.parts)))
+    for key in keys:
+        if key in space:
+            yield CACHED
+            continue
+        holder = next((other for other in nearest if key in other), None)
+        if holder is not None:
+            yield f"embedded by another model: {'; '.join(differences(space.parts, holder.parts))}"
+        elif space.knows_content(key) or any(other.knows_content(key) for other in others):
+            yield OTHER_WORDS
+        else:
+            yield NEW
+
+
+def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
+    """Each part in which two models differ: its name, theirs, ours."""
+    names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    return [f"{name} {_short(theirs.get(name))} -> {_short(ours.get(name))}" for name in names]
+
+
+def _short(value: str | None) -> str:
+    return "nothing" if value is None else value[:_SHOWN_DIGITS]

@@ -1,0 +1,123 @@
+"""Evaluate a benchmark: task after task, each alone in its failure; embeddings, rankings and scores as whole files."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from mmembed import __version__
+from mmembed.errors import InputError
+from mmembed.evaluation.benchmark import Benchmark, Task
+from mmembed.evaluation.crew import Crew
+from mmembed.evaluation.evaluate import TaskResult, evaluate_task
+from mmembed.evaluation.protocol import protocol_id, protocol_of
+from mmembed.evaluation.rankings import write_rankings
+from mmembed.evaluation.retrieval_set import RetrievalSet, Sample, read_retrieval_set
+from mmembed.files import whole_file, write_json
+from mmembed.media.settings import MediaSettings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated, and where its files go.
+
+    Args:
+        benchmark: the rows.
+        data_root: folder that the rows' ``data`` are relative to.
+        output: folder to write to.
+        model: what the scores call the model.
+        identity: name of everything that the model's vectors depend on; empty where nobody can tell.
+        sample: score only this part of each set; None is all.
+        media: how media of blinded items are decoded.
+    """
+
+    benchmark: Benchmark
+    data_root: Path
+    output: Path
+    model: str
+    identity: str = ""
+    sample: Sample | None = None
+    media: MediaSettings | None = None
+
+    def read(self, task: Task) -> tuple[RetrievalSet, str]:
+        """The data of a task and their revision.
+
+        Raises:
+            InputError: data that cannot be used, or of another revision than the row names.
+        """
+        found = read_retrieval_set(self.data_root / task.data)
+        if task.revision is not None and (revision := found.fingerprint()) != task.revision:
+            raise InputError(
+                f"{self.data_root / task.data}: revision", expected=task.revision, got=revision,
+                remedy="prepare the data that the row names, or change the row",
+            )  # fmt: skip
+        if self.sample is not None:
+            found = found.sample(self.sample)
+        return found, found.fingerprint()
+
+
+def evaluate_benchmark(evaluation: Evaluation, crew: Crew, tasks: Sequence[str] | None = None) -> dict[str, Any]:
+    """Evaluate the tasks of a benchmark one after the other; one that fails is named and the others go on.
+
+    Writes ``scores.json`` (after each task, ``partial`` until all of the benchmark are there, whole),
+    ``rankings/TASK.jsonl`` and ``embeddings/TASK.safetensors`` under the output.
+
+    Args:
+        evaluation: what, and where to.
+        crew: who embeds.
+        tasks: names of the tasks to evaluate; None is all.
+
+    Returns:
+        The content of ``scores.json``.
+
+    Raises:
+        InputError: a task that is not in the benchmark.
+    """
+    benchmark, sample = evaluation.benchmark, evaluation.sample
+    chosen = benchmark if tasks is None else benchmark.only(tasks)
+    protocol = {
+        "benchmark": benchmark.name,
+        "model": evaluation.model,
+        "mmembed": __version__,
+        "identity": evaluation.identity,
+        "quick": None if sample is None else vars(sample),
+        "tasks": {},
+    }
+    scores: dict[str, Any] = {"protocol": protocol, "tasks": {}, "failed": {}, "partial": True}
+    for name, task in chosen.tasks.items():
+        try:
+            _evaluate(task, evaluation, crew, scores)
+        except (InputError, OSError, RuntimeError) as error:
+            scores["failed"][name] = str(error)
+            logger.error("%s: failed: %s", name, error)
+        scores["partial"] = sample is not None or scores["tasks"].keys() != benchmark.tasks.keys()
+        write_json(evaluation.output / "scores.json", scores)
+    return scores
+
+
+def _evaluate(task: Task, evaluation: Evaluation, crew: Crew, scores: dict[str, Any]) -> None:
+    retrieval_set, revision = evaluation.read(task)
+    result = evaluate_task(task, retrieval_set, crew, media=evaluation.media)
+    write_rankings(evaluation.output / "rankings" / f"{task.name}.jsonl", result.rankings)
+    _write_embeddings(evaluation.output / "embeddings" / f"{task.name}.safetensors", result, retrieval_set)
+    protocol = protocol_of(task, revision, evaluation.sample)
+    name = protocol_id(protocol)
+    scores["protocol"]["tasks"][task.name] = {"id": name} | asdict(task) | protocol
+    scores["tasks"][task.name] = result.row() | {"protocol_id": name}
+    logger.info("%s: %s %.1f in %.1f s", task.name, task.metric, 100 * result.score, result.seconds)
+
+
+def _write_embeddings(path: Path, result: TaskResult, retrieval_set: RetrievalSet) -> None:
+    names = {
+        "query_ids": json.dumps(list(retrieval_set.queries)),
+        "target_ids": json.dumps(list(retrieval_set.corpus)),
+    }
+    vectors = {"queries": result.vectors.queries.contiguous(), "targets": result.vectors.targets.contiguous()}
+    with whole_file(path) as part:
+        save_file(vectors, part, metadata=names)

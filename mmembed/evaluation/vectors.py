@@ -1,0 +1,93 @@
+"""The embeddings of a task: queries and targets as they are, and as each blinding leaves them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from mmembed.errors import InputError
+from mmembed.evaluation.benchmark import Task
+from mmembed.evaluation.blind import BLINDS
+from mmembed.evaluation.crew import Crew, Side
+from mmembed.evaluation.encode import encode_set
+from mmembed.evaluation.retrieval_set import RetrievalSet
+from mmembed.items import Item
+from mmembed.media.settings import MediaSettings
+
+OF_TARGETS = "targets."
+"""Stands before the name of a blinding of targets among the blinded scores."""
+
+
+@dataclass(frozen=True)
+class TaskVectors:
+    """Embeddings in the order of the set.
+
+    Args:
+        queries: ``[Q, D]``.
+        targets: ``[N, D]``.
+        blinded: queries and targets under each blinding, by its name.
+    """
+
+    queries: Tensor
+    targets: Tensor
+    blinded: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+def embed_task(task: Task, retrieval_set: RetrievalSet, crew: Crew, media: MediaSettings) -> TaskVectors:
+    """Embed the queries and targets of a task; what a blinding leaves as it was is embedded once.
+
+    Raises:
+        InputError: a blinding that changes nothing, or an item that cannot be embedded.
+    """
+    targets, *blind_targets = _embed(
+        task, "target", retrieval_set.corpus, task.target_instruction, task.blind_targets, crew, media
+    )
+    queries, *blind_queries = _embed(
+        task, "query", retrieval_set.queries, task.query_instruction, task.blind, crew, media
+    )
+    blinded = {name: (vectors, targets) for name, vectors in zip(task.blind, blind_queries, strict=True)}
+    for name, vectors in zip(task.blind_targets, blind_targets, strict=True):
+        blinded[f"{OF_TARGETS}{name}"] = (queries, vectors)
+    return TaskVectors(queries, targets, blinded)
+
+
+def instructed(items: Mapping[str, Item], instruction: str | None) -> dict[str, Item]:
+    """The items under the row's instruction: None leaves their own, an empty one takes it away."""
+    if instruction is None:
+        return dict(items)
+    return {name: replace(item, instruction=instruction or None) for name, item in items.items()}
+
+
+def _embed(
+    task: Task,
+    side: Side,
+    items: Mapping[str, Item],
+    instruction: str | None,
+    blinds: Iterable[str],
+    crew: Crew,
+    media: MediaSettings,
+) -> list[Tensor]:
+    """Vectors of one side: as it is, then under each blinding."""
+    asked = instructed(items, instruction)
+    where = f"{task.name}.{'blind' if side == 'query' else 'blind_targets'}"
+    all_of_them = chain(asked.values(), *(_blinded(name, asked, media, where) for name in blinds))
+    label = f"{task.name}: {'queries' if side == 'query' else 'targets'}"
+    total = len(asked) * (1 + len(tuple(blinds)))
+    vectors = encode_set(all_of_them, crew, side=side, label=label, total=total)
+    return list(torch.split(vectors, len(asked)))
+
+
+def _blinded(name: str, items: Mapping[str, Item], media: MediaSettings, where: str) -> Iterator[Item]:
+    """The blinded items, made as they are needed: their pictures are in memory."""
+    changed = False
+    for item_id, item in items.items():
+        blinded = BLINDS[name](item, item_id, media)
+        changed = changed or blinded.fingerprint() != item.fingerprint()
+        yield blinded
+    if not changed:
+        raise InputError(
+            where, expected="a blinding that changes something", got=f"{name}, which changes nothing",
+            remedy="blind what the items have",
+        )  # fmt: skip

@@ -1,0 +1,144 @@
+"""A benchmark leaves whole files, whatever becomes of single tasks."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, safe_open
+
+from mmembed.counters import counting
+from mmembed.errors import InputError
+from mmembed.evaluation.benchmark import Benchmark
+from mmembed.evaluation.crew import Crew
+from mmembed.evaluation.protocol import FIELDS, protocol_id
+from mmembed.evaluation.rankings import read_rankings
+from mmembed.evaluation.retrieval_set import Sample, read_retrieval_set
+from mmembed.evaluation.runner import Evaluation, evaluate_benchmark
+from mmembed.index.embedding_cache import EmbeddingCache
+from tests.evaluation import toy
+
+ROW = {
+    *("metric", "score", "interval", "chance", "blind", "blinds", "metrics", "groups", "macro"),
+    *("queries", "corpus", "seconds", "protocol_id"),
+}
+
+
+@pytest.fixture
+def root(tmp_path):
+    toy.write_texts(tmp_path / "data/few", 7)
+    toy.write_texts(tmp_path / "data/many", 20)
+    return tmp_path
+
+
+def toy_benchmark(*names):
+    return Benchmark("toy", {name: toy.text_task(name) for name in names or ("few", "many")})
+
+
+def run(root, benchmark=None, crew=None, tasks=None, **fields):
+    evaluation = Evaluation(benchmark or toy_benchmark(), root / "data", root / "out", "toy model", **fields)
+    return evaluate_benchmark(evaluation, crew or Crew(toy.encode), tasks)
+
+
+def test_a_benchmark_leaves_scores_rankings_and_embeddings(root):
+    scores = run(root, identity="abc")
+
+    assert json.loads((root / "out/scores.json").read_text()) == json.loads(json.dumps(scores))
+    assert scores.keys() == {"protocol", "tasks", "failed", "partial"}
+    assert (scores["partial"], scores["failed"]) == (False, {})
+    assert (scores["protocol"]["model"], scores["protocol"]["identity"]) == ("toy model", "abc")
+    row = scores["tasks"]["few"]
+    assert row.keys() == ROW
+    assert (row["metric"], row["queries"], row["corpus"]) == ("mrr@10", 7, 7)
+    assert row["score"] == row["metrics"]["mrr@10"]
+    assert row["interval"][0] <= row["score"] <= row["interval"][1]
+    assert row["blind"] == row["blinds"]["shuffle_words"]
+    rankings = read_rankings(root / "out/rankings/few.jsonl")
+    assert len(rankings) == 7
+    assert sum(1 / r.first_hit for r in rankings) / 7 == pytest.approx(row["score"])
+    assert load_file(root / "out/embeddings/few.safetensors")["queries"].shape == (7, 16)
+    with safe_open(root / "out/embeddings/few.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["target_ids"]) == [f"d{i}" for i in range(7)]
+
+
+def test_the_protocol_of_each_task_has_the_id_beside_its_score(root):
+    scores = run(root)
+
+    named = scores["protocol"]["tasks"]["few"]
+    assert named["id"] == scores["tasks"]["few"]["protocol_id"]
+    assert named["revision"] == read_retrieval_set(root / "data/few").fingerprint()
+    assert named["blind"] == ("shuffle_words",)
+    decides = {name: named[name] for name in FIELDS}
+    assert protocol_id(decides) == named["id"]
+
+
+def test_some_tasks_of_a_benchmark_are_marked_partial(root):
+    scores = run(root, tasks=["many"])
+
+    assert (list(scores["tasks"]), scores["partial"]) == (["many"], True)
+
+
+def test_a_task_that_fails_is_named_and_the_others_are_scored(root):
+    toy.write_texts(root / "data/bad", 5, bad=(3,))
+
+    scores = run(root, toy_benchmark("few", "lost", "bad", "many"))
+
+    assert list(scores["tasks"]) == ["few", "many"]
+    assert "queries.jsonl: expected one file, queries.jsonl or queries.parquet" in scores["failed"]["lost"]
+    assert "expected words, got 'unreadable'" in scores["failed"]["bad"]
+    assert scores["partial"] is True
+    assert json.loads((root / "out/scores.json").read_text())["failed"] == scores["failed"]
+    assert not (root / "out/rankings/bad.jsonl").exists()
+
+
+def test_embeddings_that_are_no_numbers_are_refused_for_each_task(root):
+    def broken(items, *, side):
+        return torch.full((len(items), 3), torch.nan)
+
+    scores = run(root, crew=Crew(broken))
+
+    assert set(scores["failed"]) == {"few", "many"}
+    assert all("embeddings: expected finite numbers" in words for words in scores["failed"].values())
+
+
+def test_the_tasks_share_what_is_cached(root):
+    crew = Crew(toy.encode, space=EmbeddingCache(root / "cache", max_bytes=1 << 20).space(toy.PARTS))
+
+    with counting() as first:
+        run(root, crew=crew)
+    with counting() as second:
+        again = run(root, crew=crew)
+
+    # 20 queries, 20 targets, 20 queries of shuffled words; those of the smaller task are among them
+    assert first["language_rows"] == 60
+    assert second["language_rows"] == 0
+    assert again["tasks"].keys() == {"few", "many"}
+
+
+def test_a_quick_look_is_the_same_part_each_time_and_says_so(root):
+    whole, once, twice = run(root), run(root, sample=Sample(5, 3)), run(root, sample=Sample(5, 3))
+
+    assert once["partial"] is True
+    assert once["protocol"]["quick"] == {"queries": 5, "distractors": 3, "seed": 0}
+    row = once["tasks"]["many"]
+    assert (row["queries"], row["corpus"]) == (5, 8)
+    assert row["metrics"] == twice["tasks"]["many"]["metrics"]
+    assert row["protocol_id"] == twice["tasks"]["many"]["protocol_id"]
+    assert row["protocol_id"] != whole["tasks"]["many"]["protocol_id"]
+
+
+def test_data_of_another_revision_than_the_row_names_are_refused(root):
+    found = read_retrieval_set(root / "data/few").fingerprint()
+    rows = {
+        name: toy.Task(name=name, data="few", metric="hit@1", revision=revision)
+        for name, revision in (("right", found), ("wrong", "0" * 32))
+    }
+
+    scores = run(root, Benchmark("toy", rows))
+
+    assert list(scores["tasks"]) == ["right"]
+    assert f"few: revision: expected {'0' * 32}, got {found}; prepare the data" in scores["failed"]["wrong"]
+
+
+def test_a_task_that_is_not_in_the_benchmark_is_refused(root):
+    with pytest.raises(InputError, match="tasks: expected a task of toy, got 'man'; did you mean 'many'"):
+        run(root, tasks=["man"])

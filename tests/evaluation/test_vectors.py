@@ -1,0 +1,73 @@
+"""Queries and targets of a task, seen and blinded."""
+
+import pytest
+import torch
+
+from mmembed.counters import counting
+from mmembed.errors import InputError
+from mmembed.evaluation.benchmark import Task
+from mmembed.evaluation.crew import Crew
+from mmembed.evaluation.evaluate import evaluate_task
+from mmembed.evaluation.retrieval_set import RetrievalSet
+from mmembed.evaluation.vectors import embed_task
+from mmembed.items import Item
+from mmembed.media.settings import MediaSettings
+from tests.evaluation import toy
+
+
+def a_set(picture):
+    words = ["red", "blue", "red green", "blue green"]
+    return RetrievalSet(
+        {f"q{i}": Item.of(text) for i, text in enumerate(words)},
+        {f"d{i}": Item.of(text) for i, text in enumerate([*words, "black"])},
+        {f"q{i}": {f"d{i}": 1.0} for i in range(4)},
+    )
+
+
+def a_task(**fields):
+    return Task(**{"name": "t", "data": "t", "metric": "hit@1"} | fields)
+
+
+def test_each_blinding_has_vectors_of_its_own_and_leaves_the_other_side_alone(picture):
+    vectors = embed_task(
+        a_task(blind=("shuffle_words", "no_text"), blind_targets=("shuffle_words",)),
+        a_set(picture), Crew(toy_encode), MediaSettings(),
+    )  # fmt: skip
+
+    assert vectors.queries.shape == (4, 16)
+    assert vectors.targets.shape == (5, 16)
+    assert list(vectors.blinded) == ["shuffle_words", "no_text", "targets.shuffle_words"]
+    queries, targets = vectors.blinded["no_text"]
+    assert targets is vectors.targets
+    assert not torch.equal(queries, vectors.queries)
+    assert vectors.blinded["targets.shuffle_words"][0] is vectors.queries
+
+
+def toy_encode(items, *, side):
+    return toy.encode([Item.of(item.text.strip() or "nothing") for item in items], side=side)
+
+
+def test_the_highest_blinded_score_is_the_blind_score(picture):
+    task = a_task(blind=("shuffle_words", "no_text"))
+
+    result = evaluate_task(task, a_set(picture), Crew(toy_encode))
+
+    # the order of words means nothing to this model; without words every query is the same
+    assert result.score == result.blinds["shuffle_words"] == 1.0
+    assert result.blinds["no_text"] <= 0.25
+    assert result.row()["blind"] == 1.0
+    assert result.row()["blinds"] == result.blinds
+
+
+def test_what_a_blinding_leaves_alone_is_embedded_once(picture):
+    with counting() as work:
+        embed_task(a_task(blind=("shuffle_words",)), a_set(picture), Crew(toy_encode), MediaSettings())
+
+    # two of the four queries have one word
+    assert work["language_rows"] == 5 + 4 + 2
+
+
+@pytest.mark.parametrize(("field", "name"), [("blind", "shuffle_frames"), ("blind_targets", "grey_image")])
+def test_a_blinding_that_changes_nothing_is_refused(picture, field, name):
+    with pytest.raises(InputError, match=rf"t.{field}: expected a blinding that changes something, got {name}"):
+        embed_task(a_task(**{field: (name,)}), a_set(picture), Crew(toy_encode), MediaSettings())
