@@ -1,25 +1,38 @@
-"""Evaluate a model on a benchmark: scores.json, rankings, embeddings and a report with pictures."""
+"""Evaluate a model on a benchmark: scores.json, rankings, embeddings and reports with pictures.
+
+Nothing that the cache holds is embedded again: a run that was killed goes on where it
+stopped, and another metric or task over the same items costs no model. Under torchrun all
+processes embed.
+"""
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-import mmembed
-from mmembed.commands import add_data_root
+from mmembed.commands import add_data_root, is_first_process
 from mmembed.errors import InputError, nearest
 from mmembed.evaluation.benchmark import Benchmark, read_benchmark
-from mmembed.evaluation.evaluate import evaluate_benchmark
-from mmembed.evaluation.report import table_text, write_report
 from mmembed.progress import PAGE_WIDTH
 
-BENCHMARKS = Path(__file__).parent / "benchmarks"
-EXAMPLE = "example: python eval/run.py --model runs/demo/final --benchmark demo --output runs/demo/eval"
+if TYPE_CHECKING:
+    from mmembed.evaluation.crew import Crew
+    from mmembed.evaluation.expected import Expected
+    from mmembed.evaluation.runner import Evaluation
+    from mmembed.index.embedding_cache import EmbeddingCache
+
+HERE = Path(__file__).parent
+BENCHMARKS, EXPECTED = HERE / "benchmarks", HERE / "expected"
+EXAMPLE = """examples:
+  python eval/run.py --model runs/demo/final --benchmark demo --output runs/demo/eval
+  python eval/run.py --model runs/demo/final --benchmark demo --quick --output runs/demo/quick
+  torchrun --nproc-per-node 8 eval/run.py --model DIR --benchmark NAME --output DIR"""
 
 
 def find_benchmark(name: str) -> Benchmark:
@@ -33,40 +46,133 @@ def find_benchmark(name: str) -> Benchmark:
     return read_benchmark(known[name])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 is success, 2 something in the input."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
+def make_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True, metavar="DIR_OR_ID", help="a run's final/, or a Hub id")
     parser.add_argument("--profile", metavar="NAME", help="how a released checkpoint embeds, e.g. vlm2vec")
     parser.add_argument("--benchmark", required=True, metavar="NAME|PATH", help="eval/benchmarks/NAME.yaml, or a file")
-    parser.add_argument("--tasks", metavar="A,B", help="only these tasks; the scores are then marked partial")
-    add_data_root(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
-    options = parser.parse_args(argv)
+    add_data_root(parser)
+    what = parser.add_argument_group("what is scored")
+    what.add_argument("--tasks", metavar="A,B", help="only these tasks; the scores are then marked partial")
+    what.add_argument(
+        "--quick", type=int, nargs="?", const=100, metavar="N", help="only N queries a task (100), always the same"
+    )
+    what.add_argument("--expected", metavar="ENTRY", help="compare with this entry of eval/expected/BENCHMARK.yaml")
+    model = parser.add_argument_group("how the model embeds")
+    model.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as the model was saved")
+    model.add_argument("--max-pixels", type=int, metavar="N", help="most pixels of a picture")
+    model.add_argument("--batch-tokens", type=int, metavar="N", help="of a batch (default: 16384, on a CPU 2048)")
+    cache = parser.add_argument_group("what is embedded already")
+    default = Path(os.environ.get("MMEMBED_CACHE", "~/.cache/mmembed")).expanduser()
+    cache.add_argument(
+        "--cache", type=Path, default=default, metavar="DIR", help="default: $MMEMBED_CACHE, else ~/.cache/mmembed"
+    )
+    cache.add_argument("--cache-gb", type=float, default=20.0, metavar="N", help="its bound (20); 0 keeps nothing")
+    cache.add_argument("--why-not-cached", action="store_true", help="say what is not cached and why; embed nothing")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 is success, 1 a task that failed, 2 something in the input."""
+    options = make_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         benchmark = find_benchmark(options.benchmark)
-        chosen = benchmark.only(options.tasks.split(",") if options.tasks else list(benchmark.tasks))
-        model = mmembed.Embedder.from_pretrained(options.model, profile=options.profile)
-        encode = partial(model.encode, progress=True)
-        common = {
-            "data_root": options.data_root,
-            "output": options.output,
-            "media": model.settings.backbone.media,
-        }
-        scores = evaluate_benchmark(benchmark, encode, model=options.model, tasks=list(chosen.tasks), **common)
-        report = write_report(benchmark=benchmark, **common)
+        tasks = list(benchmark.only(options.tasks.split(",")).tasks if options.tasks else benchmark.tasks)
+        return run(options, benchmark, tasks)
     except InputError as error:
-        print(error, file=sys.stderr)
+        if is_first_process():
+            print(error, file=sys.stderr)
         return 2
-    show(scores, benchmark)
+
+
+def run(options: argparse.Namespace, benchmark: Benchmark, tasks: Sequence[str]) -> int:
+    """Do what the options say, on every process; the first one reports."""
+    # torch and its friends take seconds: not for --help, not for a wrong name
+    import mmembed
+    from mmembed.evaluation.crew import Crew
+    from mmembed.evaluation.expected import find_entry
+    from mmembed.evaluation.retrieval_set import Sample
+    from mmembed.evaluation.runner import Evaluation
+    from mmembed.index.embedding_cache import EmbeddingCache, space_name
+    from mmembed.models.identity import identity
+    from mmembed.processes import joined
+
+    expected = find_entry(EXPECTED, benchmark, options.expected) if options.expected else None
+    sample = None if options.quick is None else Sample(options.quick)
+    chosen = {"dtype": options.dtype, "max_pixels": options.max_pixels}
+    overrides = {name: value for name, value in chosen.items() if value is not None}
+    cache = EmbeddingCache(options.cache, max_bytes=round(options.cache_gb * 1e9)) if options.cache_gb else None
+    with joined("auto") as processes:
+        model = mmembed.Embedder.from_pretrained(options.model, profile=options.profile, **overrides)
+        parts = processes.agree(identity(model) if processes.first else None)
+        evaluation = Evaluation(
+            benchmark, options.data_root, options.output, options.model,
+            identity=space_name(parts), sample=sample, media=model.settings.backbone.media,
+        )  # fmt: skip
+        if options.why_not_cached:
+            return explain(evaluation, tasks, cache, parts) if processes.first else 0
+        encode = partial(model.encode, batch_tokens=options.batch_tokens)
+        crew = Crew(encode, space=cache.space(parts) if cache else None, processes=processes)
+        if not processes.first:
+            crew.serve()
+            return 0
+        try:
+            return evaluate(evaluation, crew, tasks, expected)
+        finally:
+            crew.dismiss()
+
+
+def evaluate(evaluation: "Evaluation", crew: "Crew", tasks: Sequence[str], expected: "Expected | None") -> int:
+    """Evaluate, report and print; 1 if a task failed."""
+    from mmembed.evaluation.report import write_report
+    from mmembed.evaluation.runner import evaluate_benchmark
+
+    scores = evaluate_benchmark(evaluation, crew, tasks)
+    report = write_report(
+        evaluation.output,
+        evaluation.benchmark,
+        data_root=evaluation.data_root,
+        media=evaluation.media,
+        expected=expected,
+    )
+    show(scores, evaluation.benchmark, expected)
     print(report)
+    return 1 if scores["failed"] else 0
+
+
+def explain(
+    evaluation: "Evaluation", tasks: Sequence[str], cache: "EmbeddingCache | None", parts: Mapping[str, str]
+) -> int:
+    """Print what of each task is cached, and why the rest is not; nothing is embedded."""
+    from mmembed.evaluation.misses import explain_task, misses_table
+
+    if cache is None:
+        raise InputError("--why-not-cached", expected="a cache", got="--cache-gb 0", remedy="give it room")
+    space = cache.space(parts)
+    others = [other for other in cache.spaces() if other.name != space.name]
+    found = {}
+    for name in tasks:
+        task = evaluation.benchmark.tasks[name]
+        found[name] = explain_task(task, evaluation.read(task)[0], space, others)
+    console().print(misses_table(found))
     return 0
 
 
-def show(scores: Mapping[str, Any], benchmark: Benchmark) -> None:
-    """Print the table of scores; a log has no width of its own."""
-    Console(width=None if sys.stdout.isatty() else PAGE_WIDTH).print(table_text(scores, benchmark))
+def show(scores: Mapping[str, Any], benchmark: Benchmark, expected: "Expected | None" = None) -> None:
+    """Print the table of scores."""
+    from mmembed.evaluation.tables import table_text
+
+    console().print(table_text(scores, benchmark, expected=expected))
+
+
+def console() -> Console:
+    """Where tables go; a log has no width of its own."""
+    return Console(width=None if sys.stdout.isatty() else PAGE_WIDTH)
 
 
 if __name__ == "__main__":

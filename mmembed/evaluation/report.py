@@ -1,67 +1,70 @@
-"""Report of an evaluation: scores, a chart, and pictures of hits and misses on one page; a table for the terminal.
+"""Report of an evaluation: one page of scores, charts and pictures of hits and misses, and the table as Markdown.
 
 It is made from the files of an evaluation, so that it can be made again without a model.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from rich.table import Table
 
-from mmembed.evaluation.benchmark import Benchmark, Passing, Task
+from mmembed.evaluation.benchmark import Benchmark
+from mmembed.evaluation.contact_sheets import ContactSheet, Example, is_hit, spread
+from mmembed.evaluation.expected import Comparison, Expected, compare
 from mmembed.evaluation.metrics import metric_and_k
 from mmembed.evaluation.rankings import Ranking, read_rankings
-from mmembed.evaluation.retrieval_set import RetrievalSet, read_retrieval_set
-from mmembed.evaluation.thumbnails import Shown, Thumbnails
+from mmembed.evaluation.retrieval_set import read_retrieval_set
+from mmembed.evaluation.scores import our_overall, percent, quick_words, read_scores
+from mmembed.evaluation.tables import SIGNS, markdown, marks, plain, signed
+from mmembed.evaluation.thumbnails import Thumbnails
 from mmembed.files import write_text
-from mmembed.items import Item
 from mmembed.media.settings import MediaSettings
 
-
-@dataclass(frozen=True)
-class Card:
-    """A target on a contact sheet.
-
-    Args:
-        place: its rank in words, e.g. ``#3``.
-        score: its score; None where the target was not among those kept.
-        right: whether it is relevant.
-        parts: its content.
-    """
-
-    place: str
-    score: float | None
-    right: bool
-    parts: list[Shown]
-
-
-@dataclass(frozen=True)
-class Example:
-    """A query on a contact sheet: its content, the first targets it found, and a right one it did not find there."""
-
-    query_id: str
-    instruction: str
-    parts: list[Shown]
-    found: list[Card]
-    missing: Card | None
+NUM_OPEN = 12
+"""Most tasks whose contact sheets are open at first."""
+NUM_RATES = 10
+"""Most ranks in the chart of hits."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A task on the page: its row of ``scores.json``, marks, and examples of hits and misses."""
+    """A task on the page.
+
+    Args:
+        name: the task.
+        row: its row of ``scores.json``.
+        protocol: its protocol there.
+        marks: what it reaches of what it must.
+        comparison: its score beside the expected one; None without.
+        cutoff: how many of the first targets a hit is looked for in.
+        hit_rates: fraction of queries with a right target in the first 1, 2, ...
+        num_hits: how many queries are hits.
+        hits: examples of them.
+        misses: examples of the others.
+    """
 
     name: str
-    row: dict[str, Any]
-    blind: str | None
+    row: Mapping[str, Any]
+    protocol: Mapping[str, Any]
+    marks: Mapping[str, bool]
+    comparison: Comparison | None
     cutoff: int
-    marks: dict[str, bool]
+    hit_rates: list[float]
     num_hits: int
     hits: list[Example]
     misses: list[Example]
+
+    @property
+    def passes(self) -> bool:
+        """Whether it reaches all that it must."""
+        return all(self.marks.values())
+
+    @property
+    def examples(self) -> list[Example]:
+        """All that are shown."""
+        return [*self.misses, *self.hits]
 
 
 def write_report(
@@ -72,8 +75,9 @@ def write_report(
     num_examples: int = 4,
     num_targets: int = 5,
     media: MediaSettings | None = None,
+    expected: Expected | None = None,
 ) -> Path:
-    """Write ``report.html`` beside the ``scores.json`` and ``rankings/`` of an evaluation.
+    """Write ``report.html`` and ``report.md`` beside the ``scores.json`` and ``rankings/`` of an evaluation.
 
     Args:
         output: folder of the evaluation.
@@ -82,117 +86,80 @@ def write_report(
         num_examples: hits, and misses, shown of each task.
         num_targets: targets shown of each query.
         media: how pictures are decoded.
+        expected: an entry to show beside the scores.
 
     Returns:
         The path of the page, which needs no other file.
+
+    Raises:
+        InputError: scores that are not there, or of another benchmark.
     """
-    scores = json.loads((output / "scores.json").read_text(encoding="utf-8"))
+    scores = read_scores(output, benchmark)
+    compared = {} if expected is None else compare(scores, expected, benchmark)
     thumbnails = Thumbnails(media or MediaSettings())
     sections = []
-    for name, task in benchmark.only(list(scores["tasks"])).tasks.items():
-        retrieval_set = read_retrieval_set(data_root / task.data)
+    for name in scores["tasks"]:
+        task = benchmark.tasks[name]
+        sheet = ContactSheet(task, read_retrieval_set(data_root / task.data), thumbnails, num_targets)
         rankings = read_rankings(output / "rankings" / f"{name}.jsonl")
-        sheet = ContactSheet(task, retrieval_set, thumbnails, num_targets)
-        sections.append(_section(scores["tasks"][name], rankings, sheet, num_examples))
+        sections.append(_section(sheet, rankings, scores, compared.get(name), num_examples))
     page = _templates().get_template("report.html.j2")
     path = output / "report.html"
-    write_text(path, page.render(scores=scores, protocol=scores["protocol"], sections=sections))
+    text = page.render(
+        scores=scores,
+        protocol=scores["protocol"],
+        sections=sections,
+        overall=our_overall(scores, benchmark),
+        quick=quick_words(scores),
+        expected=expected,
+        compared=compared,
+        groups=_groups(sections),
+        num_open=NUM_OPEN,
+    )
+    write_text(path, text)
+    write_text(output / "report.md", markdown(scores, benchmark, expected=expected))
     return path
 
 
-@dataclass(frozen=True)
-class ContactSheet:
-    """Draws the examples of one task."""
-
-    task: Task
-    retrieval_set: RetrievalSet
-    thumbnails: Thumbnails
-    num_targets: int
-
-    def example(self, ranking: Ranking) -> Example:
-        """A query beside what it found."""
-        query = self.retrieval_set.queries[ranking.query_id]
-        shown = min(self.num_targets, len(ranking.targets))
-        found = [self._card(ranking, place) for place in range(shown)]
-        return Example(
-            ranking.query_id,
-            _instruction(query, self.task.query_instruction),
-            self.thumbnails.show(query),
-            found,
-            None if any(card.right for card in found) else self._missing(ranking),
-        )
-
-    def _card(self, ranking: Ranking, place: int) -> Card:
-        target = ranking.targets[place]
-        parts = self.thumbnails.show(self.retrieval_set.corpus[target])
-        return Card(f"#{place + 1}", ranking.scores[place], target in ranking.relevant, parts)
-
-    def _missing(self, ranking: Ranking) -> Card:
-        """The best right target that is not among those shown."""
-        if ranking.first_hit is not None:
-            return self._card(ranking, ranking.first_hit - 1)
-        best = max(ranking.relevant, key=lambda target: ranking.relevant[target])
-        return Card(
-            f"beyond #{len(ranking.targets)}", None, True, self.thumbnails.show(self.retrieval_set.corpus[best])
-        )
-
-
-def _section(row: dict[str, Any], rankings: Sequence[Ranking], sheet: ContactSheet, num_examples: int) -> Section:
+def _section(
+    sheet: ContactSheet,
+    rankings: Sequence[Ranking],
+    scores: Mapping[str, Any],
+    comparison: Comparison | None,
+    num_examples: int,
+) -> Section:
     task = sheet.task
+    row = scores["tasks"][task.name]
     hits = [ranking for ranking in rankings if is_hit(ranking, task)]
     misses = [ranking for ranking in rankings if not is_hit(ranking, task)]
     return Section(
         name=task.name,
         row=row,
-        blind=task.blind,
-        cutoff=metric_and_k(task.metric)[1],
+        protocol=scores["protocol"]["tasks"][task.name],
         marks=marks(row, task.passing),
+        comparison=comparison,
+        cutoff=metric_and_k(task.metric)[1],
+        hit_rates=_hit_rates(rankings),
         num_hits=len(hits),
-        hits=[sheet.example(ranking) for ranking in _spread(hits, num_examples)],
-        misses=[sheet.example(ranking) for ranking in _spread(misses, num_examples)],
+        hits=[sheet.example(ranking) for ranking in spread(hits, num_examples)],
+        misses=[sheet.example(ranking) for ranking in spread(misses, num_examples)],
     )
 
 
-def is_hit(ranking: Ranking, task: Task) -> bool:
-    """Whether a right target is within the cut-off of the task's metric."""
-    return ranking.first_hit is not None and ranking.first_hit <= metric_and_k(task.metric)[1]
+def _hit_rates(rankings: Sequence[Ranking]) -> list[float]:
+    """Fraction of queries with a right target in the first k, for every small k that the rankings reach."""
+    depth = min(NUM_RATES, max(len(ranking.targets) for ranking in rankings))
+    firsts = [ranking.first_hit for ranking in rankings if ranking.first_hit is not None]
+    return [sum(first <= k for first in firsts) / len(rankings) for k in range(1, depth + 1)]
 
 
-def marks(row: Mapping[str, Any], passing: Passing | None) -> dict[str, bool]:
-    """What a task's row of scores reaches of what it must, in words; empty without conditions."""
-    if passing is None:
-        return {}
-    found = {f"{passing.chance_factor:g} x chance": row["score"] >= passing.chance_factor * row["chance"]}
-    if row["blind"] is not None:
-        found[f"blind + {100 * passing.blind_margin:g}"] = row["score"] - row["blind"] >= passing.blind_margin
-    found[f"aim {100 * passing.aim:g}"] = row["score"] >= passing.aim
-    return found
-
-
-def table_text(scores: Mapping[str, Any], benchmark: Benchmark | None = None) -> Table:
-    """The scores as a table of at most 100 columns, times 100.
-
-    Args:
-        scores: the content of ``scores.json``.
-        benchmark: brings the marks; None leaves them out.
-    """
-    protocol = scores["protocol"]
-    table = Table(
-        title=f"{protocol['benchmark']}: {protocol['model']}", caption="partial" if scores["partial"] else None
-    )
-    table.add_column("task", overflow="fold", min_width=12)
-    table.add_column("metric", no_wrap=True)
-    for name in ("score", "chance", "blind", "queries", "corpus", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    if benchmark is not None:
-        table.add_column("passes", no_wrap=True)
-    for name, row in scores["tasks"].items():
-        cells = [name, row["metric"], *(_percent(row[key]) for key in ("score", "chance", "blind"))]
-        cells += [str(row["queries"]), str(row["corpus"]), f"{row['seconds']:.1f}"]
-        if benchmark is not None:
-            cells.append(" ".join("✓" if mark else "✗" for mark in marks(row, benchmark.tasks[name].passing).values()))
-        table.add_row(*cells)
-    return table
+def _groups(sections: Sequence[Section]) -> dict[str, list[str]]:
+    """The values of each kind of group that some example on the page is in."""
+    found: dict[str, set[str]] = {}
+    for example in (example for section in sections for example in section.examples):
+        for kind, values in example.groups.items():
+            found.setdefault(kind, set()).update(values)
+    return {kind: sorted(values) for kind, values in sorted(found.items())}
 
 
 def _templates() -> Environment:
@@ -203,19 +170,5 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = _percent
+    environment.filters |= {"percent": percent, "signed": signed, "plain": plain, "sign": SIGNS.__getitem__}
     return environment
-
-
-def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{100 * fraction:.1f}"  # noqa: RUF001
-
-
-def _instruction(item: Item, given: str | None) -> str:
-    return (item.instruction if given is None else given) or ""
-
-
-def _spread(rankings: Sequence[Ranking], most: int) -> list[Ranking]:
-    """At most ``most`` of them, evenly spread, so that the sheet is not about the first class alone."""
-    count = min(most, len(rankings))
-    return [rankings[i * len(rankings) // count] for i in range(count)]

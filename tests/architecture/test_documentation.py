@@ -18,6 +18,7 @@ from mmembed.data.settings import Sampling, Source
 from mmembed.data.tables import open_table, read_items
 from mmembed.evaluation.benchmark import Passing, Task, read_benchmark
 from mmembed.evaluation.blind import BLINDS
+from mmembed.evaluation.expected import Expected, ExpectedScore, read_expected
 from mmembed.evaluation.metrics import METRICS
 from mmembed.losses.settings import Contrastive, LearnedTemperature, ObjectiveSettings, SourceRules
 from mmembed.media.settings import FrameSampling, MediaSettings
@@ -29,7 +30,9 @@ from mmembed.models.settings import (
     PoolerSettings,
     PromptStyle,
     QwenVL,
+    RegionEncoderSettings,
     Scratch,
+    TextRegions,
 )
 from mmembed.recipe import Recipe, read_recipe
 from mmembed.settings import parse_yaml, read_settings, subclasses
@@ -43,11 +46,15 @@ FIELDS = {
     "docs/recipes.md": (
         *(Recipe, Stage, Sampling, Source, SourceRules, Optim, PartRates, Chunks, Validation, Checkpoints),
         *(Contrastive, LearnedTemperature),
-        *(EmbedderSettings, QwenVL, Scratch, Lora, MediaSettings),
+        *(EmbedderSettings, QwenVL, Scratch, Lora, TextRegions, MediaSettings),
     ),
-    "docs/evaluation.md": (Task, Passing),
+    "docs/evaluation.md": (Task, Passing, Expected, ExpectedScore),
 }
-PARTS = {"recipes": (BackboneSettings, PromptStyle, PoolerSettings, ObjectiveSettings, FrameSampling)}
+PARTS = {
+    "recipes": (
+        *(BackboneSettings, PromptStyle, PoolerSettings, RegionEncoderSettings, ObjectiveSettings, FrameSampling),
+    )
+}
 LISTS = {"evaluation": (*METRICS, *BLINDS), "data": PAIR_FIELDS, "exactness": profile_names()}
 
 
@@ -147,6 +154,9 @@ def test_yaml_blocks_are_read_by_what_reads_such_files(page, tmp_path):
         elif "tasks" in content:
             (tmp_path / "benchmark.yaml").write_text(text)
             assert read_benchmark(tmp_path / "benchmark.yaml").tasks
+        elif "entries" in content:
+            (tmp_path / "expected.yaml").write_text(text)
+            assert read_expected(tmp_path / "expected.yaml")
         elif "backbone" in content:
             read_settings(EmbedderSettings, content)
         elif all(isinstance(value, dict) and "table" in value for value in content.values()):

@@ -8,6 +8,7 @@ import torch
 
 from mmembed import Embedder
 from mmembed.evaluation.benchmark import read_benchmark
+from mmembed.evaluation.expected import find_entry, read_expected
 from mmembed.models.profiles import load_profile, profile_names
 from mmembed.models.settings import EmbedderSettings, Scratch
 from mmembed.recipe import read_recipe
@@ -17,6 +18,7 @@ from mmembed.training.optim import make_optimizer
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
 BENCHMARKS = sorted((ROOT / "eval/benchmarks").glob("*.yaml"))
+EXPECTED = sorted((ROOT / "eval/expected").glob("*.yaml"))
 TEXTS = ["a red circle", "describe the image"]
 
 
@@ -42,9 +44,10 @@ def embeds(settings):
 def test_the_files_are_found_and_none_is_left_over():
     assert {"demo"} <= set(names(RECIPES))
     assert {"demo"} <= set(names(BENCHMARKS))
+    assert {"demo"} <= set(names(EXPECTED))
     assert {"chat", "vlm2vec"} <= set(profile_names())
     found = {path for folder in ("configs", "eval") for path in (ROOT / folder).rglob("*.yaml")}
-    assert found - {*RECIPES, *BENCHMARKS, *(ROOT / "eval/expected").glob("*.yaml")} == set()
+    assert found - {*RECIPES, *BENCHMARKS, *EXPECTED} == set()
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=names(RECIPES))
@@ -80,6 +83,14 @@ def test_a_benchmark_is_read(path):
 
     assert benchmark.name == path.stem
     assert all(task.name == name for name, task in benchmark.tasks.items())
+
+
+@pytest.mark.parametrize("path", EXPECTED, ids=names(EXPECTED))
+def test_expected_scores_are_of_tasks_that_their_benchmark_has(path):
+    benchmark = read_benchmark(ROOT / "eval/benchmarks" / path.name)
+
+    for name in read_expected(path):
+        assert find_entry(path.parent, benchmark, name).scores
 
 
 @pytest.mark.parametrize("name", profile_names())

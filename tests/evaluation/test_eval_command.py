@@ -53,5 +53,6 @@ def test_the_help_teaches(command, capsys):
 
     text = capsys.readouterr().out
     assert ended.value.code == 0
-    assert "example: python eval/run.py --model" in text
+    assert "python eval/run.py --model runs/demo/final --benchmark demo" in text
+    assert "torchrun --nproc-per-node" in text
     assert "$MMEMBED_DATA" in text

@@ -7,9 +7,16 @@ import pytest
 
 from data_prep.demo import Sizes, make_demo
 from eval.run import main
-from mmembed.models.settings import RawPrompt
+from mmembed.models.settings import RawPrompt, TextRegions
 
-TASKS = ("image_to_caption", "caption_to_image", "question", "video_to_caption")
+TASKS = (
+    *("image_to_caption", "caption_to_image", "question", "video_to_caption"),
+    *("caption_to_video", "region_to_label", "words_to_page", "composed"),
+)
+ROW = {
+    *("metric", "score", "interval", "chance", "blind", "blinds", "metrics", "groups", "macro"),
+    *("queries", "corpus", "seconds", "protocol_id"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +28,8 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def evaluate(data, tmp_path, scratch_embedder):
-    scratch_embedder("qwen2_vl", prompt=RawPrompt(suffix="<|im_end|>")).save(tmp_path / "model")
+    made = scratch_embedder("qwen2_vl", prompt=RawPrompt(suffix="<|im_end|>"), regions=TextRegions(scale=16))
+    made.save(tmp_path / "model")
 
     def run(*more, model=tmp_path / "model"):
         arguments = ["--benchmark", "demo", "--data-root", str(data), "--output", str(tmp_path / "out"), *more]
@@ -34,19 +42,20 @@ def test_scores_have_the_promised_form(evaluate, tmp_path, capsys):
     assert evaluate() == 0
 
     scores = json.loads((tmp_path / "out/scores.json").read_text())
-    assert scores.keys() == {"protocol", "tasks", "partial"}
+    assert scores.keys() == {"protocol", "tasks", "failed", "partial"}
+    assert scores["failed"] == {}
     assert scores["protocol"]["model"] == str(tmp_path / "model")
     assert scores["protocol"]["benchmark"] == "demo"
     assert scores["partial"] is False
     assert tuple(scores["tasks"]) == TASKS
     for name, task in scores["tasks"].items():
-        assert task.keys() == {"metric", "score", "chance", "blind", "metrics", "queries", "corpus", "seconds"}
+        assert task.keys() == ROW
         assert task["metric"] == "hit@1"
         assert task["score"] == task["metrics"]["hit@1"]
         assert all(0 <= task[key] <= 1 and math.isfinite(task[key]) for key in ("score", "chance", "blind"))
         assert (tmp_path / "out/rankings" / f"{name}.jsonl").is_file()
-    # two test scenes of four questions each
-    assert [scores["tasks"][name]["queries"] for name in TASKS] == [8, 8, 8, 8]
+        assert task["protocol_id"] == scores["protocol"]["tasks"][name]["id"]
+    assert [scores["tasks"][name]["queries"] for name in TASKS] == [8] * 8
     assert scores["tasks"]["question"]["corpus"] == 7
     assert "image_to_caption" in (printed := capsys.readouterr().out)
     assert str(tmp_path / "out/report.html") in printed
@@ -70,8 +79,38 @@ def test_a_checkpoint_without_settings_needs_a_profile(evaluate, golden, tmp_pat
     assert list(json.loads((tmp_path / "out/scores.json").read_text())["tasks"]) == ["question"]
 
 
-def test_data_that_are_not_there_are_named_with_their_task(evaluate, tmp_path, capsys):
-    assert evaluate("--data-root", str(tmp_path / "nowhere")) == 2
+def test_tasks_whose_data_are_not_there_fail_alone_and_end_the_command_with_1(evaluate, data, tmp_path, capsys):
+    (tmp_path / "part/demo/test").mkdir(parents=True)
+    (tmp_path / "part/demo/test/question").symlink_to(data / "demo/test/question")
 
-    assert "task image_to_caption: " in (error := capsys.readouterr().err)
-    assert str(tmp_path / "nowhere") in error
+    assert evaluate("--data-root", str(tmp_path / "part")) == 1
+
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    assert list(scores["tasks"]) == ["question"]
+    assert set(scores["failed"]) == set(TASKS) - {"question"}
+    assert str(tmp_path / "part/demo/test/composed") in scores["failed"]["composed"]
+    assert scores["partial"] is True
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in TASKS)
+
+
+def test_a_quick_look_is_marked(evaluate, tmp_path, capsys):
+    assert evaluate("--quick", "3") == 0
+
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    assert scores["protocol"]["quick"]["queries"] == 3
+    assert {task["queries"] for task in scores["tasks"].values()} == {3}
+    assert scores["partial"] is True
+    assert "quick" in capsys.readouterr().out
+
+
+def test_an_entry_of_expected_scores_stands_beside_ours(evaluate, capsys):
+    assert evaluate("--tasks", "question", "--expected", "demo") == 0
+
+    assert "published" in capsys.readouterr().out
+
+
+def test_an_unknown_entry_ends_the_command_before_the_model_is_loaded(evaluate, tmp_path, capsys):
+    assert evaluate("--expected", "dem", model=tmp_path / "nowhere") == 2
+
+    assert "did you mean 'demo'?" in capsys.readouterr().err

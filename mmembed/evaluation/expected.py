@@ -1,0 +1,220 @@
+"""Scores one expects, published or our own: entries of YAML, and a comparison that compares only like with like.
+
+A file holds the entries of one benchmark and has its name::
+
+    entries:
+      paper:
+        model: VLM2Vec/VLM2Vec-V2.0
+        source: arXiv:2507.04590 table 2, 2025-07
+        tolerance: 0.02
+        scores:
+          image_to_caption: 0.652
+          question: {metric: ndcg_linear@5, score: 0.41, tolerance: 0.05}
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mmembed.errors import InputError, nearest
+from mmembed.evaluation.benchmark import Benchmark
+from mmembed.evaluation.metrics import metric_and_k
+from mmembed.evaluation.scores import quick_words
+from mmembed.settings import load_yaml, read_settings
+
+Verdict = Literal["ok", "above", "below", "missing", "other metric", "other protocol"]
+
+
+@dataclass(frozen=True)
+class ExpectedScore:
+    """The score of one task."""
+
+    score: float
+    """The value, as a fraction."""
+    metric: str | None = None
+    """Its metric; null is that of the benchmark's row."""
+    tolerance: float | None = None
+    """How far ours may be from it, as a fraction; null is the entry's."""
+    protocol_id: str | None = None
+    """The protocol it was measured under; under another one it is not compared. Null compares in any case."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.score <= 1:
+            raise InputError(
+                "score", expected="a fraction from 0 to 1", got=self.score, remedy="58.02 is written 0.5802"
+            )
+        if self.tolerance is not None:
+            _check_tolerance(self.tolerance)
+        if self.metric is not None:
+            metric_and_k(self.metric)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One entry: the scores of a model as somebody gave them."""
+
+    name: str
+    """The entry's key."""
+    model: str
+    """Whose scores: a Hub id, or a run."""
+    source: str
+    """Paper and table, or file, and the date."""
+    scores: dict[str, ExpectedScore]
+    """By the name of the task; a bare number is a score under the row's metric."""
+    commit: str | None = None
+    """The last commit of this repository at which they held; null where nobody has measured it."""
+    tolerance: float = 0.02
+    """How far ours may be from them, as a fraction."""
+
+    def __post_init__(self) -> None:
+        _check_tolerance(self.tolerance)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Our score of a task beside the expected one; scores are fractions.
+
+    Args:
+        task: its name.
+        metric: the metric that was expected.
+        ours: our score; None where there is none to compare.
+        published: the expected score.
+        tolerance: how far the two may be apart.
+        verdict: ``ok`` within the tolerance, ``above`` or ``below`` beyond it, ``missing`` without a score of ours;
+            what has another metric or protocol is not compared.
+        why: why it was not compared; empty where it was.
+    """
+
+    task: str
+    metric: str
+    ours: float | None
+    published: float
+    tolerance: float
+    verdict: Verdict
+    why: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the published one; None where they are not compared."""
+        return None if self.ours is None else self.ours - self.published
+
+
+def read_expected(path: Path | str) -> dict[str, Expected]:
+    """Read the entries of a file by name.
+
+    Raises:
+        InputError: broken YAML, a repeated key, an unknown field (the nearest one is named) or an unusable value: file,
+            entry and field.
+    """
+    content = load_yaml(path)
+    entries = content.get("entries") if isinstance(content, Mapping) and set(content) == {"entries"} else None
+    if not isinstance(entries, Mapping) or not entries:
+        raise InputError(
+            path,
+            expected="one key, entries: a mapping of name to entry",
+            got=", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__,
+            remedy="write entries:, then model, source and scores of each",
+        )
+    return {str(name): _read_entry(str(name), entry, f"{path}: entries.{name}") for name, entry in entries.items()}
+
+
+def find_entry(folder: Path, benchmark: Benchmark, name: str | None = None) -> Expected:
+    """An entry of the benchmark's file in a folder.
+
+    Args:
+        folder: holds a file named after each benchmark.
+        benchmark: whose scores.
+        name: the entry; None is the only one.
+
+    Raises:
+        InputError: a file that is not there or cannot be read, an entry it lacks, several without a name, or a score
+            of a task that the benchmark lacks.
+    """
+    path = folder / f"{benchmark.name}.yaml"
+    entries = read_expected(path)
+    if name is None and len(entries) > 1:
+        raise InputError(path, expected="one entry", got=", ".join(entries), remedy="choose one with --expected")
+    name = next(iter(entries)) if name is None else name
+    if name not in entries:
+        raise InputError(path, expected="an entry of the file", got=f"'{name}'", remedy=nearest(name, entries))
+    for task in entries[name].scores:
+        if task not in benchmark.tasks:
+            raise InputError(
+                f"{path}: entries.{name}.scores",
+                expected=f"a task of {benchmark.name}",
+                got=f"'{task}'",
+                remedy=nearest(task, benchmark.tasks),
+            )
+    return entries[name]
+
+
+def compare(
+    scores: Mapping[str, Any], expected: Expected, benchmark: Benchmark, *, force: bool = False
+) -> dict[str, Comparison]:
+    """Every expected score beside ours, by task.
+
+    Args:
+        scores: the content of ``scores.json``.
+        expected: the entry.
+        benchmark: gives the metric where the entry names none.
+        force: compare across protocols too, and quick evaluations; never across metrics.
+    """
+    return {
+        name: _compare(name, published, published.metric or benchmark.tasks[name].metric, scores, expected, force)
+        for name, published in expected.scores.items()
+    }
+
+
+def _compare(
+    name: str, published: ExpectedScore, metric: str, scores: Mapping[str, Any], expected: Expected, force: bool
+) -> Comparison:
+    tolerance = expected.tolerance if published.tolerance is None else published.tolerance
+    row = scores["tasks"].get(name)
+
+    def judged(verdict: Verdict, why: str = "", ours: float | None = None) -> Comparison:
+        return Comparison(name, metric, ours, published.score, tolerance, verdict, why)
+
+    if row is None:
+        return judged("missing", scores["failed"].get(name, "not evaluated"))
+    if row["metric"] != metric:
+        return judged("other metric", f"ours is {row['metric']}")
+    if not force and quick_words(scores) is not None:
+        return judged("other protocol", f"ours is {quick_words(scores)}")
+    if not force and published.protocol_id not in (None, row["protocol_id"]):
+        return judged("other protocol", f"ours is {row['protocol_id']}, expected under {published.protocol_id}")
+    return judged(_verdict(row["score"], published.score, tolerance), ours=row["score"])
+
+
+def _verdict(ours: float, published: float, tolerance: float) -> Verdict:
+    # 0.9 is 0.1 from 1.0, which binary fractions deny
+    if abs(ours - published) <= tolerance + 1e-9:
+        return "ok"
+    return "above" if ours > published else "below"
+
+
+def _read_entry(name: str, entry: Any, where: str) -> Expected:
+    if not isinstance(entry, Mapping):
+        raise InputError(
+            where, expected="a mapping of fields", got=type(entry).__name__, remedy="write field: value lines"
+        )
+    if "name" in entry:
+        raise InputError(
+            f"{where}.name", expected="no such field", got=f"'{entry['name']}'", remedy="the entry's key is its name"
+        )
+    given = entry.get("scores")
+    if not isinstance(given, Mapping) or not given:
+        raise InputError(
+            f"{where}.scores", expected="a mapping of task to score", got=repr(given), remedy="write task: 0.582 lines"
+        )
+    scores = {str(task): score if isinstance(score, Mapping) else {"score": score} for task, score in given.items()}
+    for task, score in scores.items():  # alone first: an error then names the task
+        read_settings(ExpectedScore, score, where=f"{where}.scores.{task}")
+    return read_settings(Expected, {"name": name, **entry, "scores": scores}, where=where)
+
+
+def _check_tolerance(tolerance: float) -> None:
+    if not 0 <= tolerance < 1:
+        raise InputError(
+            "tolerance", expected="a fraction from 0 to 1", got=tolerance, remedy="half a point is written 0.005"
+        )

@@ -1,0 +1,141 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from mmembed.evaluation.benchmark import Benchmark, Passing, Task
+from mmembed.evaluation.expected import Expected, ExpectedScore, compare
+from mmembed.evaluation.tables import comparison_table, markdown, marks, plain, table_text
+from tests.evaluation import drawn
+
+PASSING = Passing()
+BENCHMARK = Benchmark("toy", {n: Task(name=n, data=n, metric="hit@1", passing=PASSING) for n in ("a", "b", "c")})
+SCORES = drawn.scores(
+    BENCHMARK,
+    {"a": drawn.row(0.75, blinds={"grey_image": 0.2, "no_text": 0.5}), "b": drawn.row(0.9)},
+    failed={"c": "a|b.jsonl: [row 7]: got <b>"},
+)
+EXPECTED = Expected(
+    "paper", "group/model", "table 2", {"a": ExpectedScore(0.6), "c": ExpectedScore(0.5)}, commit="0a1b2c3"
+)
+
+
+@pytest.mark.parametrize(
+    ("blind", "expected"),
+    [
+        (None, {"3 x chance": True, "aim 80": False}),
+        (0.2, {"3 x chance": True, "blind + 30": True, "aim 80": False}),
+        (0.5, {"3 x chance": True, "blind + 30": False, "aim 80": False}),
+    ],
+)
+def test_marks_say_what_is_reached(blind, expected):
+    row = {"score": 0.6, "chance": 0.1, "blind": blind}
+
+    assert marks(row, Passing()) == expected
+    assert marks(row, None) == {}
+
+
+def lines_of(table, width=100):
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(table)
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+def test_the_terminal_table_prints_times_100_what_passes_and_what_failed():
+    title, _, heads, _, first, second, failed, _, *notes = lines_of(table_text(SCORES, BENCHMARK))
+
+    assert title == "toy: runs/drawn/final"
+    assert heads.split() == ["task", "metric", "score", "±", "chance", "blind", "queries", "protocol", "passes"]
+    assert first.split() == ["a", "hit@1", "75.0", "5.0", "10.0", "50.0", "200", drawn.PROTOCOL_ID, "✓✗✗"]
+    assert second.split() == ["b", "hit@1", "90.0", "5.0", "10.0", "–", "200", drawn.PROTOCOL_ID, "✓✓"]  # noqa: RUF001
+    assert failed.split() == ["c", "failed"]
+    assert notes == ["partial (2 of 3)", "failed: c: a|b.jsonl: [row 7]: got <b>"]
+
+
+def test_the_terminal_table_shows_an_expected_entry():
+    _, _, heads, _, first, second, *_ = lines_of(table_text(SCORES, BENCHMARK, expected=EXPECTED))
+
+    assert heads.split()[6] == "published"
+    assert first.split()[6:8] == ["60.0", "▲"]
+    assert "▲" not in second
+    assert "paper: table 2" in " ".join(lines_of(table_text(SCORES, BENCHMARK, expected=EXPECTED)))
+
+
+def test_the_terminal_table_fits_whatever_the_names():
+    long = "ViDoRe_esg_reports_human_labeled_v2_and_a_name_that_is_longer_still"
+    passing = Task(name=long, data="x", metric="ndcg_exponential@10", passing=Passing())
+    benchmark = Benchmark("toy", {long: passing})
+    row = drawn.row(1.0, metric="ndcg_exponential@10", blinds={"no_text": 1.0}, queries=1234567)
+    expected = Expected("paper", "m", "s", {long: ExpectedScore(1.0)})
+
+    text = lines_of(table_text(drawn.scores(benchmark, {long: row}), benchmark, expected=expected))
+
+    assert max(map(len, text)) <= 100
+    joined = "".join(text)
+    assert "1234567" in joined and "100.0 ✓" in joined and "✓✗✓" in joined and "…" not in joined
+
+
+def test_a_quick_evaluation_and_a_whole_one_are_told_apart():
+    tasks = {name: drawn.row(0.5) for name in "abc"}
+
+    quick = lines_of(table_text(drawn.scores(BENCHMARK, tasks, quick={"queries": 9, "seed": 1}), BENCHMARK))
+    whole = lines_of(table_text(drawn.scores(BENCHMARK, tasks), BENCHMARK))
+
+    assert quick[-2:] == ["mean of 3 tasks 50.0", "quick: 9 queries a task, seed 1"]
+    assert whole[-1] == "mean of 3 tasks 50.0"
+
+
+def test_the_comparison_says_what_is_off_and_why():
+    title, _, heads, _, first, second, *rest = lines_of(
+        comparison_table(list(compare(SCORES, EXPECTED, BENCHMARK).values()), EXPECTED, BENCHMARK)
+    )
+
+    assert title == "paper: group/model"
+    assert heads.split() == ["task", "metric", "ours", "published", "difference", "tolerance", "verdict"]
+    assert first.split() == ["a", "hit@1", "75.0", "60.0", "+15.0", "2.0", "above"]
+    assert second.split()[:6] == ["c", "hit@1", "–", "50.0", "–", "2.0"]  # noqa: RUF001
+    assert "missing: a|b.jsonl: [row" in second
+    assert rest[-2:] == ["ours: partial (1 of 3); published: partial (2 of 3)", "table 2, held at 0a1b2c3"]
+
+
+def test_means_are_compared_where_both_are_whole():
+    tasks = {name: drawn.row(0.5) for name in "abc"}
+    expected = Expected("paper", "m", "table 2", {name: ExpectedScore(0.6) for name in "abc"})
+    compared = list(compare(drawn.scores(BENCHMARK, tasks), expected, BENCHMARK).values())
+
+    lines = lines_of(comparison_table(compared, expected, BENCHMARK))
+
+    assert lines[-2] == "ours: mean of 3 tasks 50.0; published: mean of 3 tasks 60.0"
+
+
+def test_markdown_has_the_table_the_failures_and_the_protocols():
+    text = markdown(SCORES, BENCHMARK, expected=EXPECTED).splitlines()
+
+    assert text[0] == "# toy: runs/drawn/final"
+    assert "- partial (2 of 3)" in text
+    rows = [line for line in text if line.startswith("|")]
+    assert rows[0].startswith("| task | metric | score | ± | chance | blind | published | queries |")
+    assert rows[2] == (
+        "| `a` | hit@1 | 75.0 | 5.0 | 10.0 | 50.0 | 60.0 ▲ | 200 | `0123456789ab` "
+        "| ✓ 3 x chance, ✗ blind + 30, ✗ aim 80 |"
+    )
+    assert rows[4].startswith("| `c` | failed |")
+    assert {line.count(" |") for line in rows} == {10}
+    assert r"- `c`: a\|b.jsonl: [row 7]: got \<b>" in text
+    assert any(line.startswith("- `0123456789ab` `a`: data a; metric hit@1; ") for line in text)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "none"),
+        ("", "none"),
+        ([], "none"),
+        ([1, 5], "1, 5"),
+        (0, "0"),
+        (False, "False"),
+        ({"aim": 0.8, "x": None}, "aim 0.8, x none"),
+    ],
+)
+def test_fields_of_a_protocol_are_words(value, words):
+    assert plain(value) == words

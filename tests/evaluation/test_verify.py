@@ -1,0 +1,132 @@
+"""eval/verify.py on folders written by hand, and what it passes on to eval/run.py."""
+
+import json
+
+import pytest
+
+from eval import verify
+from tests.evaluation import drawn
+
+TASKS = "tasks:\n  a: {data: a, metric: hit@1}\n  b: {data: b, metric: hit@1}\n"
+EXPECTED = "entries: {ours: {model: runs/x, source: configs/x.yaml, tolerance: 0.1, scores: {a: 0.5, b: 0.6}}}\n"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A benchmark, what is expected of it, and an evaluation of two tasks."""
+    (tmp_path / "toy.yaml").write_text(TASKS)
+    (tmp_path / "expected").mkdir()
+    (tmp_path / "expected/toy.yaml").write_text(EXPECTED)
+    monkeypatch.setattr(verify.evaluation, "EXPECTED", tmp_path / "expected")
+    return tmp_path
+
+
+def evaluated(place, quick=None, **scores):
+    benchmark = verify.evaluation.find_benchmark(str(place / "toy.yaml"))
+    content = drawn.scores(benchmark, {name: drawn.row(score) for name, score in scores.items()}, quick=quick)
+    drawn.write_evaluation(place / "out", content, {})
+
+
+def call(place, *more):
+    return verify.main(["--benchmark", str(place / "toy.yaml"), "--output", str(place / "out"), *more])
+
+
+@pytest.mark.parametrize(
+    ("scores", "code", "verdicts"),
+    [
+        ({"a": 0.45, "b": 0.7}, 0, ["ok", "ok"]),
+        ({"a": 0.45, "b": 0.75}, 1, ["ok", "above"]),
+        ({"a": 0.3, "b": 0.7}, 1, ["below", "ok"]),
+        ({"a": 0.5}, 1, ["ok", "missing: not evaluated"]),
+    ],
+)
+def test_the_exit_code_says_whether_all_is_as_expected(place, scores, code, verdicts, capsys):
+    evaluated(place, **scores)
+
+    assert call(place, "--no-run") == code
+
+    printed = capsys.readouterr().out
+    rows = [line.rstrip() for line in printed.splitlines() if " hit@1 " in line]
+    assert all(row.endswith(verdict) for row, verdict in zip(rows, verdicts, strict=True))
+    assert max(map(len, printed.splitlines())) <= 100
+
+
+def test_force_compares_a_quick_evaluation(place):
+    evaluated(place, quick={"queries": 10, "seed": 0}, a=0.5, b=0.6)
+
+    assert call(place, "--no-run") == 1
+    assert call(place, "--no-run", "--force") == 0
+
+
+def test_it_evaluates_first_and_passes_the_rest_on(place, monkeypatch):
+    calls = []
+
+    def run(argv):
+        calls.append(argv)
+        evaluated(place, a=0.5, b=0.6)
+        return 0
+
+    monkeypatch.setattr(verify.evaluation, "main", run)
+
+    assert call(place, "--model", "runs/x", "--data-root", "elsewhere") == 0
+
+    options = ["--benchmark", str(place / "toy.yaml"), "--output", str(place / "out"), "--expected", "ours"]
+    assert calls == [["--model", "runs/x", *options, "--data-root", "elsewhere"]]
+
+
+def test_a_failed_task_is_off_and_bad_input_ends_it(place, monkeypatch):
+    evaluated(place, a=0.5)
+    for code, expected in ((1, 1), (2, 2)):
+        monkeypatch.setattr(verify.evaluation, "main", lambda argv, code=code: code)
+        assert call(place, "--model", "runs/x") == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "complaint"),
+    [
+        (lambda place: None, (), "scores.json: expected scores of an evaluation, got no such file; evaluate first"),
+        (lambda place: evaluated(place, a=0.5), ("--expected", "our"), "got 'our'; did you mean 'ours'?"),
+        (lambda place: (place / "expected/toy.yaml").unlink(), (), "expected/toy.yaml: expected a readable YAML file"),
+        (lambda place: (place / "toy.yaml").write_text("tasks: {}"), (), "toy.yaml: expected one key, tasks"),
+    ],
+)
+def test_bad_input_is_named(place, change, more, complaint, capsys):
+    change(place)
+
+    assert call(place, "--no-run", *more) == 2
+
+    assert complaint in capsys.readouterr().err
+
+
+def test_scores_of_another_benchmark_are_bad_input(place, capsys):
+    evaluated(place, a=0.5)
+    path = place / "out/scores.json"
+    content = json.loads(path.read_text())
+    content["protocol"]["benchmark"] = "other"
+    path.write_text(json.dumps(content))
+
+    assert call(place, "--no-run") == 2
+
+    assert "expected scores of toy, got scores of other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [((), "--model is required"), (("--no-run", "--tasks", "a"), "--no-run evaluates nothing, and so has no --tasks")],
+)
+def test_options_that_do_not_go_together_are_refused(place, more, complaint, capsys):
+    with pytest.raises(SystemExit) as ended:
+        call(place, *more)
+
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_the_help_teaches(capsys):
+    with pytest.raises(SystemExit) as ended:
+        verify.main(["--help"])
+
+    text = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "example: python eval/verify.py --model" in text
+    assert "eval/run.py" in text
