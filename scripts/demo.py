@@ -21,7 +21,7 @@ from mmembed.recipe import read_recipe, run_recipe  # noqa: E402
 from mmembed.training.run_folder import RUN_FILE  # noqa: E402
 
 BENCHMARK = ROOT / "eval/benchmarks/demo.yaml"
-QUICK_SIZES = ("--singles", "300", "--pairs", "400", "--clips", "300", "--tests", "200")
+QUICK_SIZES = ("--singles", "300", "--pairs", "400", "--clips", "300", "--pages", "200", "--tests", "200")
 QUICK = [
     *("--name", "demo-quick"),
     *("--stages.singles.steps", "60", "--stages.singles.validation.every", "60"),

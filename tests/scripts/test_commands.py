@@ -14,6 +14,8 @@ COMMANDS = {
     "scripts/inspect_batch.py": "--config demo.yaml",
     "scripts/bench.py": "--workloads",
     "eval/run.py": "--benchmark demo",
+    "eval/verify.py": "--no-run",
+    "eval/compare.py": "--metric hit@1",
     "data_prep/demo.py": "--data-root",
     "data_prep/check.py": "TABLE",
 }
