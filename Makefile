@@ -9,7 +9,7 @@ DATA_ROOT ?= data
 QUICK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test acceptance torture lint bench docs test-oldest clean
+.PHONY: help setup demo verify test acceptance browser torture lint bench docs test-oldest clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,11 +26,19 @@ $(VENV)/.done: setup.cfg pyproject.toml
 demo: setup  ## draw data, train from scratch, evaluate, report; QUICK=1 takes a minute or two
 	$(PY) scripts/demo.py --data-root $(DATA_ROOT) $(if $(QUICK),--quick)
 
+verify: setup  ## compare the demo's scores with those that eval/expected says it reaches
+	$(PY) eval/verify.py --benchmark demo --output runs/demo --no-run
+
 test: setup  ## the default tests (no network, no GPU)
 	$(FFMPEG) $(PY) -m pytest -q
 
-acceptance: setup  ## the slower tests
+acceptance: setup browser  ## the slower tests
 	$(FFMPEG) $(PY) -m pytest -q -m acceptance
+
+browser:  ## install Chromium, in which the acceptance tests open a report, where it is missing and apt-get can
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	|| ! command -v apt-get >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; } \
+	|| echo "Chromium could not be installed; the test that needs it will say so"
 
 torture: setup  ## kill runs twenty times each, with and without workers: the same bits at the end
 	MMEMBED_KILLS=20 $(FFMPEG) $(PY) -m pytest -q -s -m acceptance tests/acceptance/test_kill.py
