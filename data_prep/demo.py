@@ -42,7 +42,7 @@ from mmembed.data.tables import write_pairs
 from mmembed.files import write_json
 from mmembed.items import Item, Negative, Pair
 
-VERSION = 2
+VERSION = 3
 """Counts up when the same seed gives other data."""
 
 Change: TypeAlias = tuple[Shot, str, tuple[Thing, ...]]

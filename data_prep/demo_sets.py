@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from data_prep.demo_items import (
     Shot,
@@ -38,7 +38,7 @@ from data_prep.demo_scenes import (
 )
 from mmembed.data.tables import write_items
 from mmembed.files import write_text
-from mmembed.items import Item
+from mmembed.items import Image, Item
 
 Queries: TypeAlias = Sequence[tuple[Item, Sequence[str]]]
 """Queries, each with the ids of its right targets."""
@@ -138,11 +138,25 @@ SETS: dict[str, Callable[[Studio, str, int], tuple[Queries, Corpus]]] = {
 
 
 def write_set(folder: Path, queries: Queries, corpus: Corpus) -> None:
-    """A retrieval set as a folder: queries, corpus and relevance."""
+    """A retrieval set as a folder: queries, corpus, relevance, and groups where queries point in different ways."""
     write_items(folder / "queries.jsonl", ((f"q{i}", query) for i, (query, _) in enumerate(queries)))
     write_items(folder / "corpus.jsonl", corpus.items())
     relevance = ({"query_id": f"q{i}", "targets": dict.fromkeys(right, 1)} for i, (_, right) in enumerate(queries))
-    write_text(folder / "relevance.jsonl", "".join(json.dumps(row) + "\n" for row in relevance))
+    _write_rows(folder / "relevance.jsonl", relevance)
+    kinds = [_region_kinds(query) for query, _ in queries]
+    if any(kinds):
+        groups = ({"query_id": f"q{i}", "groups": {"region": own}} for i, own in enumerate(kinds))
+        _write_rows(folder / "groups.jsonl", groups)
+
+
+def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _region_kinds(item: Item) -> list[str]:
+    """In which ways an item points into its pictures."""
+    found = [region for medium in item.media if isinstance(medium, Image) for region in medium.regions]
+    return sorted({"point" if region.box is None else "box" for region in found})
 
 
 def _texts(words: Iterable[str]) -> Corpus:

@@ -16,6 +16,7 @@ from mmembed.commands import is_one_of_several
 from mmembed.errors import InputError
 from mmembed.files import file_fingerprint, fingerprint
 from mmembed.models.settings import EmbedderSettings
+from mmembed.progress import track
 from mmembed.settings import dump_yaml, load_yaml, read_settings
 from mmembed.training.run_folder import RunFolder, held
 from mmembed.training.settings import Checkpoints, Stage
@@ -176,7 +177,8 @@ def _texts(recipe: Recipe, data_root: Path) -> Iterator[str]:
     seen: set[str] = set()
     drawn = [source for stage in recipe.stages.values() for source in stage.mixture.values() if source.weight]
     for source in {source.table: source for source in drawn}.values():
-        for pair in open_table(data_root / source.table):
+        table = open_table(data_root / source.table)
+        for pair in track(table, f"read the words of {table.name}", total=len(table)):
             for item in (pair.query, *pair.positives, *(negative.item for negative in pair.negatives)):
                 for text in (*(p for p in item.content if isinstance(p, str)), item.instruction or source.instruction):
                     if text and text not in seen:

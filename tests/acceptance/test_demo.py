@@ -15,9 +15,9 @@ TASKS = {
     "caption_to_image": {"shuffle_words"},
     "question": {"no_instruction"},
     "video_to_caption": {"shuffle_frames"},
-    "caption_to_video": {"shuffle_frames"},
+    "caption_to_video": {"targets.shuffle_frames"},
     "region_to_label": {"no_region"},
-    "words_to_page": {"blank_page"},
+    "words_to_page": {"targets.blank_page"},
     "composed": {"no_image", "no_text"},
 }
 """The tasks, and the ways each is blinded."""

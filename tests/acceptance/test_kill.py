@@ -65,7 +65,7 @@ stages:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
-    make_demo(root / "demo", 0, Sizes(singles=40, pairs=40, clips=12, tests=4))
+    make_demo(root / "demo", 0, Sizes(singles=40, pairs=40, clips=12, pages=8, tests=4))
     return root
 
 

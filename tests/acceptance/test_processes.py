@@ -30,7 +30,7 @@ OPTIONS = [
 def train(tmp_path_factory):
     """Start the command in so many processes."""
     folder = tmp_path_factory.mktemp("processes")
-    make_demo(folder / "data/demo", 0, Sizes(singles=30, pairs=30, clips=12, tests=4))
+    make_demo(folder / "data/demo", 0, Sizes(singles=30, pairs=30, clips=12, pages=8, tests=4))
     (folder / "tiny.yaml").write_text(TINY)
 
     def start(world, output, *options):

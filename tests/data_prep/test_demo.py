@@ -104,7 +104,7 @@ def test_no_picture_clip_or_page_of_a_test_is_in_the_training_data(drawn):
         for item in (pair.query, *pair.positives, *(negative.item for negative in pair.negatives))
         for medium in item.media
     }
-    tables = [ItemTable(path) for path in drawn.glob("test/*/*.jsonl") if path.stem != "relevance"]
+    tables = [ItemTable(path) for name in ("queries", "corpus") for path in drawn.glob(f"test/*/{name}.jsonl")]
     tested = {pixels(medium) for table in tables for _, item in table for medium in item.media}
 
     assert len(trained) == TRAINED_MEDIA
@@ -152,6 +152,16 @@ def test_every_set_has_the_queries_asked_for(drawn):
     sets = {task: read_retrieval_set(drawn / "test" / task) for task in SETS}
 
     assert {task: len(found.queries) for task, found in sets.items()} == dict.fromkeys(SETS, SIZES.tests)
+
+
+def test_regions_are_boxes_and_points_and_grouped_as_such(drawn):
+    found = read_retrieval_set(drawn / "test/region_to_label")
+
+    for query_id, query in found.queries.items():
+        (region,) = query.media[0].regions
+        assert found.groups[query_id] == {"region": ("box" if region.box else "point",)}
+    assert {own["region"] for own in found.groups.values()} == {("box",), ("point",)}
+    assert read_retrieval_set(drawn / "test/composed").groups == {}
 
 
 def test_a_picture_is_asked_different_questions_with_different_answers(drawn):

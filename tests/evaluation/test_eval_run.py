@@ -22,7 +22,7 @@ ROW = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
-    make_demo(root / "demo", 0, Sizes(singles=1, pairs=1, clips=1, tests=8))
+    make_demo(root / "demo", 0, Sizes(singles=1, pairs=1, clips=1, pages=8, tests=8))
     return root
 
 

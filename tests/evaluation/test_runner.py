@@ -71,6 +71,26 @@ def test_the_protocol_of_each_task_has_the_id_beside_its_score(root):
     assert protocol_id(decides) == named["id"]
 
 
+def test_groups_of_queries_have_scores_of_their_own_and_a_mean(root):
+    aspects = [["a"], ["a", "b"], ["b"], [], ["a"], ["b"], ["b"]]
+    rows = [{"query_id": f"q{i}", "groups": {"aspect": own}} for i, own in enumerate(aspects)]
+    toy.write_rows(root / "data/few/groups.jsonl", rows)
+    macro = toy.Task(name="macro", data="few", metric="mrr@10", macro="aspect")
+
+    scores = run(root, Benchmark("toy", {"few": toy.text_task("few"), "macro": macro}))["tasks"]
+
+    ranks = [ranking.first_hit for ranking in read_rankings(root / "out/rankings/few.jsonl")]
+    means = {
+        name: sum(1 / ranks[i] for i, own in enumerate(aspects) if name in own) / sum(name in own for own in aspects)
+        for name in "ab"
+    }
+    assert {name: group["score"] for name, group in scores["few"]["groups"]["aspect"].items()} == pytest.approx(means)
+    assert [group["queries"] for group in scores["few"]["groups"]["aspect"].values()] == [3, 4]
+    assert scores["few"]["macro"]["aspect"] == scores["macro"]["score"] == pytest.approx(sum(means.values()) / 2)
+    assert scores["few"]["score"] == pytest.approx(sum(1 / rank for rank in ranks) / 7)
+    assert scores["macro"]["protocol_id"] != scores["few"]["protocol_id"]
+
+
 def test_some_tasks_of_a_benchmark_are_marked_partial(root):
     scores = run(root, tasks=["many"])
 

@@ -10,7 +10,7 @@ from tests.cases import TINY
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
-    make_demo(root / "demo", 0, Sizes(singles=12, pairs=12, clips=6, tests=4))
+    make_demo(root / "demo", 0, Sizes(singles=12, pairs=12, clips=6, pages=8, tests=4))
     return root
 
 

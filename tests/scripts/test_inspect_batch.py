@@ -25,7 +25,7 @@ STEPS = read_recipe(Path(__file__).parents[2] / "configs/demo.yaml").stages["sin
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
-    make_demo(root / "demo", 0, Sizes(singles=40, pairs=40, clips=20, tests=4))
+    make_demo(root / "demo", 0, Sizes(singles=40, pairs=40, clips=20, pages=8, tests=4))
     return root
 
 
