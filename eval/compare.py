@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mmembed.errors import InputError
-from mmembed.evaluation.compare import compare_runs, comparison_table, remarks
+from mmembed.evaluation.compare import changes_table, compare_runs, remarks
 from mmembed.progress import PAGE_WIDTH
 
 EXAMPLE = "example: python eval/compare.py runs/demo/eval runs/other/eval --metric hit@1 --tasks question"
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     print(f"a: {options.a}\nb: {options.b}")
-    Console(width=None if sys.stdout.isatty() else PAGE_WIDTH).print(comparison_table(compared))
+    Console(width=None if sys.stdout.isatty() else PAGE_WIDTH).print(changes_table(compared))
     for remark in remarks(compared):
         print(remark)
     return 0

@@ -22,7 +22,7 @@ from mmembed.evaluation.benchmark import Benchmark, read_benchmark
 from mmembed.progress import PAGE_WIDTH
 
 if TYPE_CHECKING:
-    from mmembed.evaluation.crew import Crew
+    from mmembed import Embedder
     from mmembed.evaluation.expected import Expected
     from mmembed.evaluation.runner import Evaluation
     from mmembed.index.embedding_cache import EmbeddingCache
@@ -67,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     model.add_argument("--max-pixels", type=int, metavar="N", help="most pixels of a picture")
     model.add_argument("--batch-tokens", type=int, metavar="N", help="of a batch (default: 16384, on a CPU 2048)")
     cache = parser.add_argument_group("what is embedded already")
-    default = Path(os.environ.get("MMEMBED_CACHE", "~/.cache/mmembed")).expanduser()
+    default = Path(os.environ.get("MMEMBED_CACHE") or "~/.cache/mmembed").expanduser()
     cache.add_argument(
         "--cache", type=Path, default=default, metavar="DIR", help="default: $MMEMBED_CACHE, else ~/.cache/mmembed"
     )
@@ -93,56 +93,48 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace, benchmark: Benchmark, tasks: Sequence[str]) -> int:
     """Do what the options say, on every process; the first one reports."""
     # torch and its friends take seconds: not for --help, not for a wrong name
-    import mmembed
-    from mmembed.evaluation.crew import Crew
+    from mmembed.evaluation.crew import Crew, check_one_model
     from mmembed.evaluation.expected import find_entry
+    from mmembed.evaluation.report import write_report
     from mmembed.evaluation.retrieval_set import Sample
-    from mmembed.evaluation.runner import Evaluation
+    from mmembed.evaluation.runner import Evaluation, evaluate_benchmark
     from mmembed.index.embedding_cache import EmbeddingCache, space_name
     from mmembed.models.identity import identity
     from mmembed.processes import joined
 
     expected = find_entry(EXPECTED, benchmark, options.expected) if options.expected else None
     sample = None if options.quick is None else Sample(options.quick)
-    chosen = {"dtype": options.dtype, "max_pixels": options.max_pixels}
-    overrides = {name: value for name, value in chosen.items() if value is not None}
     cache = EmbeddingCache(options.cache, max_bytes=round(options.cache_gb * 1e9)) if options.cache_gb else None
     with joined("auto") as processes:
-        model = mmembed.Embedder.from_pretrained(options.model, profile=options.profile, **overrides)
-        parts = processes.agree(identity(model) if processes.first else None)
+        model = processes.together(lambda: open_model(options))
+        parts = identity(model)
+        check_one_model(parts, processes)
+        media = model.settings.backbone.media
         evaluation = Evaluation(
             benchmark, options.data_root, options.output, options.model,
-            identity=space_name(parts), sample=sample, media=model.settings.backbone.media,
+            identity=space_name(parts), sample=sample, media=media,
         )  # fmt: skip
         if options.why_not_cached:
             return explain(evaluation, tasks, cache, parts) if processes.first else 0
         encode = partial(model.encode, batch_tokens=options.batch_tokens)
-        crew = Crew(encode, space=cache.space(parts) if cache else None, processes=processes)
-        if not processes.first:
-            crew.serve()
-            return 0
-        try:
-            return evaluate(evaluation, crew, tasks, expected)
-        finally:
-            crew.dismiss()
-
-
-def evaluate(evaluation: "Evaluation", crew: "Crew", tasks: Sequence[str], expected: "Expected | None") -> int:
-    """Evaluate, report and print; 1 if a task failed."""
-    from mmembed.evaluation.report import write_report
-    from mmembed.evaluation.runner import evaluate_benchmark
-
-    scores = evaluate_benchmark(evaluation, crew, tasks)
-    report = write_report(
-        evaluation.output,
-        evaluation.benchmark,
-        data_root=evaluation.data_root,
-        media=evaluation.media,
-        expected=expected,
-    )
-    show(scores, evaluation.benchmark, expected)
+        with Crew(encode, space=cache.space(parts) if cache else None, processes=processes) as crew:
+            if not processes.first:
+                crew.serve()
+                return 0
+            scores = evaluate_benchmark(evaluation, crew, tasks)
+    report = write_report(options.output, benchmark, data_root=options.data_root, media=media, expected=expected)
+    show(scores, benchmark, expected)
     print(report)
     return 1 if scores["failed"] else 0
+
+
+def open_model(options: argparse.Namespace) -> "Embedder":
+    """The model that the options name, embedding as they say."""
+    from mmembed import Embedder
+
+    chosen = {"dtype": options.dtype, "max_pixels": options.max_pixels}
+    overrides = {name: value for name, value in chosen.items() if value is not None}
+    return Embedder.from_pretrained(options.model, profile=options.profile, **overrides)
 
 
 def explain(
@@ -158,7 +150,7 @@ def explain(
     found = {}
     for name in tasks:
         task = evaluation.benchmark.tasks[name]
-        found[name] = explain_task(task, evaluation.read(task)[0], space, others)
+        found[name] = explain_task(task, evaluation.read(task), space, others)
     console().print(misses_table(found))
     return 0
 

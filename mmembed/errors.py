@@ -39,6 +39,10 @@ class StoppedError(RuntimeError):
     """A run was told to stop, wrote its state, and left; the same command goes on."""
 
 
+class LostProcessError(RuntimeError):
+    """Another process of the run is gone, and the work they share cannot go on."""
+
+
 def _rebuild(kind: type[InputError], where: str, expected: str, got: str, remedy: str) -> InputError:
     """An error out of a pickle: exceptions rebuild themselves from positional arguments, these have names."""
     return kind(where, expected=expected, got=got, remedy=remedy)

@@ -354,7 +354,10 @@ def source_fingerprint(source: "ImageSource | VideoSource") -> str:
                 path, expected="a readable file", got=error.strerror, remedy="check the path and --data-root"
             ) from error
         return _known_file(str(path), stat.st_mtime_ns, stat.st_size)
-    return fingerprint(source.mode, repr(source.size), source.tobytes())
+    # the bytes of a palette picture are numbers of colours; what else is read of an open picture stands in its info
+    palette = bytes(source.getpalette() or ()) if source.mode in ("P", "PA") else b""
+    info = repr([source.info.get(name) for name in ("transparency", "exif")])
+    return fingerprint(source.mode, repr(source.size), source.tobytes(), palette, info)
 
 
 @functools.lru_cache(maxsize=1 << 20)

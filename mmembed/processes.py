@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
 from mmembed.errors import InputError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,22 @@ class Processes:
         problem = self.agree(problem)
         if problem is not None:
             raise problem
+
+    def together(self, act: Callable[[], T]) -> T:
+        """Let every process act, and give each what its own act gave.
+
+        Raises:
+            InputError: the first one that was raised on any rank, on every rank: none waits for one that has left.
+        """
+        problem, made = None, None
+        try:
+            made = act()
+        except InputError as error:
+            problem = error.within(f"process {self.rank}") if self.world > 1 else error
+        for found in everyone(problem) if self.world > 1 else [problem]:
+            if found is not None:
+                raise found
+        return cast(T, made)
 
 
 def everyone(mine: Any) -> list[Any]:

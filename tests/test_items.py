@@ -233,3 +233,14 @@ def test_items_and_settings_import_without_torch():
 
     assert len(settings) >= 5
     assert found.stdout.strip() == "[]"
+
+
+def test_pictures_of_another_palette_are_other_pictures():
+    red, blue = (PIL.Image.new("P", (4, 4)) for _ in range(2))
+    red.putpalette([255, 0, 0])
+    blue.putpalette([0, 0, 255])
+    see_through = red.copy()
+    see_through.info["transparency"] = 0
+
+    assert red.tobytes() == blue.tobytes()
+    assert len({Image(picture).fingerprint() for picture in (red, blue, see_through)}) == 3

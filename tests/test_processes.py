@@ -83,3 +83,12 @@ def test_what_the_first_process_cannot_do_is_an_error_in_words(raised, message):
 
 def test_machines_are_counted():
     assert Processes(rank=5, world=8, per_node=4).nodes == 2
+
+
+def test_what_one_process_does_with_others_it_does_alone_too():
+    def fails():
+        raise InputError("model", expected="a model", got="none", remedy="name one")
+
+    assert ALONE.together(lambda: 3) == 3
+    with pytest.raises(InputError, match=r"^model: expected a model"):
+        ALONE.together(fails)

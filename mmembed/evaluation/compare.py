@@ -3,7 +3,6 @@
 They are read from the files that evaluations wrote, so that they are compared without model and data.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from mmembed.evaluation.metrics import judge, metric_and_k, metric_values
 from mmembed.evaluation.protocol import FIELDS
 from mmembed.evaluation.published_fault import permuted_grades
 from mmembed.evaluation.rankings import read_rankings
-from mmembed.evaluation.scores import percent
+from mmembed.evaluation.scores import percent, read_scores
 from mmembed.evaluation.statistics import Paired, paired
 from mmembed.evaluation.tables import signed
 
@@ -33,6 +32,7 @@ class TaskChange:
     Args:
         task: its name.
         metric: what was compared, e.g. ``hit@1``.
+        protocol: the id of its protocol in run a.
         a: mean over the queries in run a, a fraction.
         b: the same in run b.
         change: what b changes over a.
@@ -41,6 +41,7 @@ class TaskChange:
 
     task: str
     metric: str
+    protocol: str
     a: float
     b: float
     change: Paired
@@ -105,7 +106,7 @@ def compare_runs(
         InputError: a folder without scores or rankings, no task in both, a task that is not in both, other queries on
             either side, a cut-off beyond what was ranked, or, without ``force``, protocols that differ.
     """
-    a, b = _read_run(folder_a), _read_run(folder_b)
+    a, b = (_Run(folder, read_scores(folder)) for folder in (folder_a, folder_b))
     in_a, in_b = a.scores["tasks"], b.scores["tasks"]
     common = [name for name in in_a if name in in_b]
     if not common:
@@ -126,20 +127,20 @@ def compare_runs(
     )
 
 
-def comparison_table(compared: RunsCompared) -> Table:
+def changes_table(compared: RunsCompared) -> Table:
     """The tasks as a table of at most 100 columns, times 100."""
     caption = "times 100; won and lost: queries where b is higher and lower"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption=caption, caption_justify="left")
     table.add_column("task", overflow="fold", min_width=12)
     table.add_column("metric", overflow="fold", min_width=7)
-    for name in ("a", "b", "b - a", "95% interval", "p", "won/lost"):
+    for name in ("a", "b", "b - a", "95% interval", "p", "won/lost", "protocol"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in compared.tasks:
         change = row.change
         low, high = map(signed, change.interval)
         numbers = (percent(row.a), percent(row.b), signed(change.difference), f"{low} to {high}")
         p_value = f"{change.p_value:.3f}" if change.p_value >= 0.001 else "<0.001"
-        table.add_row(row.task, row.metric, *numbers, p_value, f"{change.wins}/{change.losses}")
+        table.add_row(row.task, row.metric, *numbers, p_value, f"{change.wins}/{change.losses}", row.protocol)
     return table
 
 
@@ -148,19 +149,6 @@ def remarks(compared: RunsCompared) -> list[str]:
     lines = [f"{row.task}: {remark}" for row in compared.tasks for remark in row.remarks]
     only = {"a": compared.only_a, "b": compared.only_b}
     return lines + [f"only in {run}: {', '.join(names)}" for run, names in only.items() if names]
-
-
-def _read_run(folder: Path) -> _Run:
-    path = folder / "scores.json"
-    if not path.is_file():
-        raise InputError(path, expected="scores of an evaluation", got="no such file", remedy="evaluate first")
-    scores = json.loads(path.read_text(encoding="utf-8"))
-    for name, row in scores["tasks"].items():
-        if "protocol_id" not in row:
-            raise InputError(
-                f"{path}: tasks.{name}", expected="a protocol_id", got="none", remedy="evaluate again with this version"
-            )
-    return _Run(folder, scores)
 
 
 def _compare_task(name: str, a: _Run, b: _Run, metric: str, force: bool) -> TaskChange:
@@ -176,7 +164,15 @@ def _compare_task(name: str, a: _Run, b: _Run, metric: str, force: bool) -> Task
         )
     values_a, values_b = np.array(list(of_a.values())), np.array([of_b[query] for query in of_a])
     change = paired(values_a, values_b)
-    return TaskChange(name, metric, float(values_a.mean()), float(values_b.mean()), change, said)
+    return TaskChange(
+        name,
+        metric,
+        a.scores["tasks"][name]["protocol_id"],
+        float(values_a.mean()),
+        float(values_b.mean()),
+        change,
+        said,
+    )
 
 
 def _remarks(name: str, a: _Run, b: _Run, force: bool) -> list[str]:

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from mmembed.counters import count
 from mmembed.errors import InputError
-from mmembed.evaluation.crew import Crew, Side
-from mmembed.files import fingerprint
-from mmembed.index.embedding_cache import Key
+from mmembed.evaluation.crew import Crew, Named, key_of
 from mmembed.items import Item
+from mmembed.models.settings import Side
 from mmembed.progress import Advance, progress
 
 WINDOW = 4096
@@ -21,7 +20,7 @@ WINDOW_BYTES = 256 << 20
 
 
 def encode_set(
-    items: Iterable[Item],
+    items: Iterable[tuple[str, Item]],
     crew: Crew,
     *,
     side: Side,
@@ -29,12 +28,12 @@ def encode_set(
     total: int | None = None,
     window: int = WINDOW,
 ) -> Tensor:
-    """Embed ``items``, each distinct ``fingerprint()`` once, behind a bar, and give the rows back in order.
+    """Embed named items, each distinct ``fingerprint()`` once, behind a bar, and give the rows back in order.
 
     Counts ``cache_hits`` for every item whose embedding was known already, in this call or in the crew's cache.
 
     Args:
-        items: read as they come; at most ``window`` distinct ones are held at once.
+        items: what errors call an item, and the item; read as they come, at most ``window`` distinct ones held at once.
         crew: who embeds.
         side: which side they are on.
         label: what the bar calls them.
@@ -51,18 +50,18 @@ def encode_set(
         crew.space.refresh()
     rows: dict[str, int] = {}
     places: list[int] = []
-    waiting: list[tuple[Key, Item]] = []
+    waiting: list[Named] = []
     held = 0
     embedded: list[Tensor] = []
     with progress(label, total) as advance:
-        for item in items:
+        for name, item in items:
             key = key_of(item, side)
             if key.name in rows:
                 count("cache_hits")
                 advance(1)
             else:
                 rows[key.name] = len(rows)
-                waiting.append((key, item))
+                waiting.append(Named(name, item, key))
                 held += _bytes_held(item)
             places.append(rows[key.name])
             if len(waiting) == window or held > WINDOW_BYTES:
@@ -75,20 +74,15 @@ def encode_set(
     return torch.cat(embedded)[torch.tensor(places)]
 
 
-def key_of(item: Item, side: Side) -> Key:
-    """The name of an item's vector among those of one model."""
-    return Key(fingerprint(side, item.fingerprint()), item.content_fingerprint())
-
-
-def _known_or_made(waiting: list[tuple[Key, Item]], crew: Crew, side: Side, advance: Advance) -> Tensor:
+def _known_or_made(waiting: list[Named], crew: Crew, side: Side, advance: Advance) -> Tensor:
     """Vectors ``[N, D]`` of distinct items: out of the cache, or made now."""
-    keys = [key for key, _ in waiting]
-    found, known = ([], torch.empty(0, 0)) if crew.space is None else crew.space.take(keys)
+    nothing: tuple[list[int], Tensor] = ([], torch.empty(0, 0))
+    found, known = nothing if crew.space is None else crew.space.take([named.key for named in waiting])
     advance(len(found))
     missing = sorted(set(range(len(waiting))) - set(found))
     if not missing:
         return known
-    made = crew.encode([waiting[i][1] for i in missing], [keys[i] for i in missing], side, advance)
+    made = crew.encode([waiting[i] for i in missing], side, advance)
     out = torch.empty(len(waiting), made.shape[1])
     out[missing] = made
     if found:

@@ -84,6 +84,7 @@ class Comparison:
         verdict: ``ok`` within the tolerance, ``above`` or ``below`` beyond it, ``missing`` without a score of ours;
             what has another metric or protocol is not compared.
         why: why it was not compared; empty where it was.
+        protocol: id of the protocol of our score; empty where there is none.
     """
 
     task: str
@@ -93,6 +94,7 @@ class Comparison:
     tolerance: float
     verdict: Verdict
     why: str = ""
+    protocol: str = ""
 
     @property
     def difference(self) -> float | None:
@@ -173,7 +175,8 @@ def _compare(
     row = scores["tasks"].get(name)
 
     def judged(verdict: Verdict, why: str = "", ours: float | None = None) -> Comparison:
-        return Comparison(name, metric, ours, published.score, tolerance, verdict, why)
+        protocol = "" if row is None else row["protocol_id"]
+        return Comparison(name, metric, ours, published.score, tolerance, verdict, why, protocol)
 
     if row is None:
         return judged("missing", scores["failed"].get(name, "not evaluated"))

@@ -8,17 +8,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from mmembed.evaluation.benchmark import Task
-from mmembed.evaluation.crew import Side
-from mmembed.evaluation.encode import key_of
+from mmembed.evaluation.crew import key_of
 from mmembed.evaluation.retrieval_set import RetrievalSet
 from mmembed.evaluation.vectors import instructed
-from mmembed.index.embedding_cache import Key, Space
+from mmembed.index.embedding_cache import Key, Space, differences
 from mmembed.items import Item
+from mmembed.models.settings import Side
 
 CACHED = "cached"
-NEW = "never embedded, or its content has changed"
+NEW = "never embedded, removed since, or its content has changed"
 OTHER_WORDS = "the same content was embedded with another instruction or side"
-_SHOWN_DIGITS = 12
 
 
 def explain_task(
@@ -44,7 +43,7 @@ def explain_task(
 
 def misses_table(found: Mapping[str, Mapping[Side, Counter[str]]]) -> Table:
     """What :func:`explain_task` found of several tasks."""
-    table = Table(box=rich.box.SIMPLE_HEAD)
+    table = Table(box=rich.box.SIMPLE_HEAD, caption="blinded items are left out", caption_justify="left")
     for name in ("task", "side", "items", "in the cache, or why not"):
         table.add_column(name, overflow="fold", justify="right" if name == "items" else "left")
     for task, sides in found.items():
@@ -67,13 +66,3 @@ def _reasons(keys: set[Key], space: Space, others: Sequence[Space]) -> Iterator[
             yield OTHER_WORDS
         else:
             yield NEW
-
-
-def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
-    """Each part in which two models differ: its name, theirs, ours."""
-    names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
-    return [f"{name} {_short(theirs.get(name))} -> {_short(ours.get(name))}" for name in names]
-
-
-def _short(value: str | None) -> str:
-    return "nothing" if value is None else value[:_SHOWN_DIGITS]

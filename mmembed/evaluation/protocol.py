@@ -6,10 +6,12 @@ queries, is no part of it.
 
 import hashlib
 import json
+import sys
 from typing import Any
 
 from mmembed.evaluation.benchmark import Task
-from mmembed.evaluation.retrieval_set import Sample
+from mmembed.evaluation.retrieval_set import RetrievalSet, Sample
+from mmembed.files import fingerprint
 
 VERSION = 1
 """Counts up when the same rankings give other scores."""
@@ -18,24 +20,39 @@ OF_TASK = (
     *("metric", "ks", "macro", "candidates", "ties", "ndcg_fault_seed"),
     *("query_instruction", "target_instruction", "prompts"),
 )
-FIELDS = (*OF_TASK, "revision", "sample", "version")
+FIELDS = (*OF_TASK, "revision", "groups", "labels", "sample", "version")
 """What a protocol says: of the row, of the data that were found, and of this package."""
 
 
-def protocol_of(task: Task, revision: str, sample: Sample | None = None) -> dict[str, Any]:
+def protocol_of(task: Task, retrieval_set: RetrievalSet, sample: Sample | None = None) -> dict[str, Any]:
     """The protocol of a task as plain values.
 
     Args:
         task: the row.
-        revision: fingerprint of the data as they were found.
-        sample: the part of them that was scored; None is all.
+        retrieval_set: its data, as they were scored.
+        sample: the part of the data that they are; None is all.
     """
     fields = {name: getattr(task, name) for name in OF_TASK}
-    drawn = None if sample is None else vars(sample)
-    return fields | {"ks": list(task.ks), "revision": revision, "sample": drawn, "version": VERSION}
+    found = {
+        "revision": retrieval_set.fingerprint(),
+        "groups": None if task.macro is None else _named(retrieval_set.groups),
+        # the fault depends on the order of labels and on the Python that hashes them
+        "labels": None if task.ndcg_fault_seed is None else _labels(retrieval_set),
+        "sample": None if sample is None else vars(sample),
+    }
+    return fields | {"ks": list(task.ks)} | found | {"version": VERSION}
 
 
 def protocol_id(protocol: dict[str, Any]) -> str:
     """Twelve hex digits that name a protocol: SHA-256 of its canonical JSON (sorted keys, no spaces)."""
     canonical = json.dumps(protocol, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:ID_DIGITS]
+
+
+def _labels(retrieval_set: RetrievalSet) -> str:
+    python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    return _named([python, {query: list(targets) for query, targets in retrieval_set.relevance.items()}])
+
+
+def _named(value: Any) -> str:
+    return fingerprint(json.dumps(value, sort_keys=True, default=dict))

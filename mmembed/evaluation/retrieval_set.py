@@ -7,7 +7,6 @@ queries ``groups.jsonl`` (``{"query_id": "q1", "groups": {"category": "dress", "
 """
 
 import json
-import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,9 @@ from mmembed.data.tables import ItemTable
 from mmembed.errors import InputError
 from mmembed.files import fingerprint
 from mmembed.items import Item
+
+MAX_GRADE = 100
+"""A gain of ``2**grade - 1`` must stay a number."""
 
 T = TypeVar("T")
 Groups: TypeAlias = Mapping[str, tuple[str, ...]]
@@ -80,25 +82,29 @@ class RetrievalSet:
             _check_covers(self.groups, self.queries, "groups")
 
     def fingerprint(self) -> str:
-        """Names the content of the set: every item with the bytes of its media, the grades and the candidates."""
+        """Names the content of the set: every item with the bytes of its media, the grades and the candidates.
+
+        Groups are left out, for they change no score of all queries.
+        """
         items = (
             part for side in (self.queries, self.corpus) for i, item in side.items() for part in (i, item.fingerprint())
         )
         grades = {query: dict(targets) for query, targets in self.relevance.items()}
         own = None if self.candidates is None else dict(self.candidates)
-        parts = [grades, own, *([dict(self.groups)] if self.groups else [])]
-        return fingerprint(*items, json.dumps(parts, sort_keys=True))
+        return fingerprint(*items, json.dumps([grades, own], sort_keys=True))
 
     def sample(self, sample: Sample) -> "RetrievalSet":
         """The part that ``sample`` draws: queries, all that they judge and may rank, and distractors.
 
         A query is drawn by a hash of its id, so that a set that grows keeps most of its sample.
         """
-        queries = _drawn(self.queries, sample.queries, sample.seed)
+        queries = _drawn(self.queries, sample.queries, f"queries {sample.seed}")
         judged = {target for query_id in queries for target in self.relevance[query_id]}
         own = {target for query_id in queries for target in (self.candidates or {}).get(query_id, ())}
         rest = [target for target in self.corpus if target not in judged]
-        kept = judged | (own if self.candidates is not None else set(_drawn(rest, sample.distractors, sample.seed)))
+        kept = judged | (
+            own if self.candidates is not None else set(_drawn(rest, sample.distractors, f"targets {sample.seed}"))
+        )
         return replace(
             self,
             queries={query_id: self.queries[query_id] for query_id in queries},
@@ -139,10 +145,10 @@ def check_relevance(targets: Any, corpus: Mapping[str, Item], where: str) -> dic
     for target, grade in targets.items():
         _check_known(target, corpus, f"{where}: targets", "the id of a target in the corpus")
         number = isinstance(grade, int | float) and not isinstance(grade, bool)
-        if not number or not math.isfinite(grade) or grade < 0:
+        if not number or not 0 <= grade <= MAX_GRADE:
             raise InputError(
                 f"{where}: targets.{target}",
-                expected="a grade of 0 or more",
+                expected=f"a grade of 0 to {MAX_GRADE}",
                 got=repr(grade),
                 remedy="0 is not relevant",
             )
@@ -193,9 +199,10 @@ def check_groups(groups: Any, where: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _drawn(names: Collection[str], count: int, seed: int) -> list[str]:
+def _drawn(names: Collection[str], count: int, seed: str) -> list[str]:
     """``count`` of ``names`` in their own order, those of the smallest hashes."""
-    ordered = sorted(names, key=lambda name: fingerprint(str(seed), name))
+    # not the same seed for both sides, whose ids may be related
+    ordered = sorted(names, key=lambda name: fingerprint(seed, name))
     chosen = set(ordered[:count])
     return [name for name in names if name in chosen]
 

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from mmembed import __version__
-from mmembed.errors import InputError
+from mmembed.errors import InputError, LostProcessError
 from mmembed.evaluation.benchmark import Benchmark, Task
 from mmembed.evaluation.crew import Crew
 from mmembed.evaluation.evaluate import TaskResult, evaluate_task
@@ -45,8 +45,8 @@ class Evaluation:
     sample: Sample | None = None
     media: MediaSettings | None = None
 
-    def read(self, task: Task) -> tuple[RetrievalSet, str]:
-        """The data of a task and their revision.
+    def read(self, task: Task) -> RetrievalSet:
+        """The data of a task, as they are scored.
 
         Raises:
             InputError: data that cannot be used, or of another revision than the row names.
@@ -57,9 +57,7 @@ class Evaluation:
                 f"{self.data_root / task.data}: revision", expected=task.revision, got=revision,
                 remedy="prepare the data that the row names, or change the row",
             )  # fmt: skip
-        if self.sample is not None:
-            found = found.sample(self.sample)
-        return found, found.fingerprint()
+        return found if self.sample is None else found.sample(self.sample)
 
 
 def evaluate_benchmark(evaluation: Evaluation, crew: Crew, tasks: Sequence[str] | None = None) -> dict[str, Any]:
@@ -78,6 +76,7 @@ def evaluate_benchmark(evaluation: Evaluation, crew: Crew, tasks: Sequence[str] 
 
     Raises:
         InputError: a task that is not in the benchmark.
+        LostProcessError: another process is gone; no task can be embedded any more.
     """
     benchmark, sample = evaluation.benchmark, evaluation.sample
     chosen = benchmark if tasks is None else benchmark.only(tasks)
@@ -90,23 +89,31 @@ def evaluate_benchmark(evaluation: Evaluation, crew: Crew, tasks: Sequence[str] 
         "tasks": {},
     }
     scores: dict[str, Any] = {"protocol": protocol, "tasks": {}, "failed": {}, "partial": True}
+    # what an earlier run left must not be taken for scores of this one
+    write_json(evaluation.output / "scores.json", scores)
     for name, task in chosen.tasks.items():
         try:
             _evaluate(task, evaluation, crew, scores)
-        except (InputError, OSError, RuntimeError) as error:
+        except LostProcessError:
+            raise
+        except InputError as error:
             scores["failed"][name] = str(error)
             logger.error("%s: failed: %s", name, error)
+        except Exception as error:
+            # whatever a library raised: the other tasks do not depend on it, and nothing is hidden
+            scores["failed"][name] = f"{type(error).__name__}: {error}"
+            logger.exception("%s: failed", name)
         scores["partial"] = sample is not None or scores["tasks"].keys() != benchmark.tasks.keys()
         write_json(evaluation.output / "scores.json", scores)
     return scores
 
 
 def _evaluate(task: Task, evaluation: Evaluation, crew: Crew, scores: dict[str, Any]) -> None:
-    retrieval_set, revision = evaluation.read(task)
+    retrieval_set = evaluation.read(task)
     result = evaluate_task(task, retrieval_set, crew, media=evaluation.media)
     write_rankings(evaluation.output / "rankings" / f"{task.name}.jsonl", result.rankings)
     _write_embeddings(evaluation.output / "embeddings" / f"{task.name}.safetensors", result, retrieval_set)
-    protocol = protocol_of(task, revision, evaluation.sample)
+    protocol = protocol_of(task, retrieval_set, evaluation.sample)
     name = protocol_id(protocol)
     scores["protocol"]["tasks"][task.name] = {"id": name} | asdict(task) | protocol
     scores["tasks"][task.name] = result.row() | {"protocol_id": name}

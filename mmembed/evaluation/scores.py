@@ -47,15 +47,16 @@ def our_overall(scores: Mapping[str, Any], benchmark: Benchmark) -> Overall:
     return overall({name: row["score"] for name, row in scores["tasks"].items()}, benchmark)
 
 
-def read_scores(output: Path, benchmark: Benchmark) -> dict[str, Any]:
+def read_scores(output: Path, benchmark: Benchmark | None = None) -> dict[str, Any]:
     """The ``scores.json`` of an evaluation.
 
     Args:
         output: folder of the evaluation.
-        benchmark: what was evaluated.
+        benchmark: what was evaluated; None is any.
 
     Raises:
-        InputError: no such file, one that is not JSON, or scores of another benchmark or of tasks that it lacks.
+        InputError: no such file, one that is not JSON or was written by another version, or scores of another
+            benchmark or of tasks that it lacks.
     """
     path = output / "scores.json"
     try:
@@ -66,12 +67,18 @@ def read_scores(output: Path, benchmark: Benchmark) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise InputError(path, expected="JSON", got=str(error), remedy="evaluate again") from error
-    name = scores["protocol"]["benchmark"]
-    if name != benchmark.name:
+    known = scores.keys() >= {"protocol", "tasks", "failed", "partial"}
+    if not known or any("protocol_id" not in row for row in scores["tasks"].values()):
         raise InputError(
-            path, expected=f"scores of {benchmark.name}", got=f"scores of {name}", remedy="name its benchmark"
+            path, expected="scores with protocol ids", got="those of another version", remedy="evaluate again"
         )
-    benchmark.only([*scores["tasks"], *scores["failed"]])
+    if benchmark is not None:
+        name = scores["protocol"]["benchmark"]
+        if name != benchmark.name:
+            raise InputError(
+                path, expected=f"scores of {benchmark.name}", got=f"scores of {name}", remedy="name its benchmark"
+            )
+        benchmark.only([*scores["tasks"], *scores["failed"]])
     return scores
 
 

@@ -69,7 +69,7 @@ class Scoring:
 
 
 def _check_kind(task: Task, groups: Sequence[Groups]) -> None:
-    kind, kinds = str(task.macro), {name for own in groups for name in own}
+    kind, kinds = str(task.macro), {name for own in groups for name, found in own.items() if found}
     if kind not in kinds:
         raise InputError(
             f"{task.name}.macro", expected="a kind of group of the set", got=f"'{kind}'",

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mmembed.errors import InputError, nearest
 
 Array: TypeAlias = npt.NDArray[np.float64]
-Groups: TypeAlias = Sequence[Mapping[str, Sequence[str]]]
+GroupsOfQueries: TypeAlias = Sequence[Mapping[str, Sequence[str]]]
 """For each query its values of each kind, e.g. ``{"aspect": ("addition", "negation")}``."""
 
 BLOCK = 1 << 20
@@ -69,7 +69,7 @@ def bootstrap_interval(
 
 
 def macro_interval(
-    values: Array, groups: Groups, kind: str, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+    values: Array, groups: GroupsOfQueries, kind: str, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """The interval of the mean over the groups of one kind, as :func:`bootstrap_interval` does it: queries are drawn.
 
@@ -99,7 +99,7 @@ def macro_interval(
     return _middle(np.concatenate(means), confidence)
 
 
-def group_means(values: Array, groups: Groups) -> dict[str, dict[str, GroupMean]]:
+def group_means(values: Array, groups: GroupsOfQueries) -> dict[str, dict[str, GroupMean]]:
     """The mean over the queries of each group, by kind and value, in the order in which queries name them.
 
     A query counts in each group that it names, and in no group of a kind of which it has no value.
@@ -211,7 +211,7 @@ def _middle(means: Array, confidence: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _rows_by_value(groups: Groups, kind: str) -> dict[str, list[int]]:
+def _rows_by_value(groups: GroupsOfQueries, kind: str) -> dict[str, list[int]]:
     """Which queries name each value of a kind."""
     rows: dict[str, list[int]] = {}
     for row, own in enumerate(groups):

@@ -78,10 +78,12 @@ def comparison_table(compared: Sequence[Comparison], expected: Expected, benchma
     table.add_column("metric", overflow="fold", min_width=7)
     for name in ("ours", "published", "difference", "tolerance"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("protocol", no_wrap=True)
     table.add_column("verdict", overflow="fold", min_width=14)
     for row in compared:
         numbers = (percent(row.ours), percent(row.published), signed(row.difference), percent(row.tolerance))
-        table.add_row(row.task, row.metric, *numbers, escape(f"{row.verdict}: {row.why}" if row.why else row.verdict))
+        verdict = f"{row.verdict}: {row.why}" if row.why else row.verdict
+        table.add_row(row.task, row.metric, *numbers, row.protocol, escape(verdict))
     return table
 
 

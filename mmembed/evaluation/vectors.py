@@ -1,6 +1,6 @@
 """The embeddings of a task: queries and targets as they are, and as each blinding leaves them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -10,11 +10,12 @@ from torch import Tensor
 from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import Task
 from mmembed.evaluation.blind import BLINDS
-from mmembed.evaluation.crew import Crew, Side
+from mmembed.evaluation.crew import Crew
 from mmembed.evaluation.encode import encode_set
 from mmembed.evaluation.retrieval_set import RetrievalSet
 from mmembed.items import Item
 from mmembed.media.settings import MediaSettings
+from mmembed.models.settings import Side
 
 OF_TARGETS = "targets."
 """Stands before the name of a blinding of targets among the blinded scores."""
@@ -65,27 +66,30 @@ def _embed(
     side: Side,
     items: Mapping[str, Item],
     instruction: str | None,
-    blinds: Iterable[str],
+    blinds: Sequence[str],
     crew: Crew,
     media: MediaSettings,
 ) -> list[Tensor]:
     """Vectors of one side: as it is, then under each blinding."""
     asked = instructed(items, instruction)
-    where = f"{task.name}.{'blind' if side == 'query' else 'blind_targets'}"
-    all_of_them = chain(asked.values(), *(_blinded(name, asked, media, where) for name in blinds))
+    field = "blind" if side == "query" else "blind_targets"
+    named = ((f"{side} {item_id}", item) for item_id, item in asked.items())
+    blinded = (_blinded(name, asked, side, media, f"{task.name}.{field}") for name in blinds)
     label = f"{task.name}: {'queries' if side == 'query' else 'targets'}"
-    total = len(asked) * (1 + len(tuple(blinds)))
-    vectors = encode_set(all_of_them, crew, side=side, label=label, total=total)
+    total = len(asked) * (1 + len(blinds))
+    vectors = encode_set(chain(named, *blinded), crew, side=side, label=label, total=total)
     return list(torch.split(vectors, len(asked)))
 
 
-def _blinded(name: str, items: Mapping[str, Item], media: MediaSettings, where: str) -> Iterator[Item]:
+def _blinded(
+    name: str, items: Mapping[str, Item], side: Side, media: MediaSettings, where: str
+) -> Iterator[tuple[str, Item]]:
     """The blinded items, made as they are needed: their pictures are in memory."""
     changed = False
     for item_id, item in items.items():
         blinded = BLINDS[name](item, item_id, media)
         changed = changed or blinded.fingerprint() != item.fingerprint()
-        yield blinded
+        yield f"{side} {item_id} under {name}", blinded
     if not changed:
         raise InputError(
             where, expected="a blinding that changes something", got=f"{name}, which changes nothing",

@@ -5,12 +5,14 @@
 
 A *space* is one model under one set of settings; a *key* names an item and its side. Shards are only ever added, each
 under a name of its own, and appear whole or not at all, so that any number of processes may write at once. A shard that
-is damaged is set aside and its vectors are computed again. The oldest shards go when a bound on the bytes is reached.
+is damaged is removed and its vectors are computed again. The oldest shards go when a bound on the bytes is reached. A
+cache saves work: that it cannot be read or written never costs any.
 """
 
 import json
 import logging
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 SUFFIX = ".safetensors"
 KEY_BYTES = 16
+HEADER_BYTES = 512
+"""Of a shard, more or less."""
 LEFT_OVER_S = 24 * 3600
 """Temporary files older than this were left by a process that was killed."""
 
@@ -69,19 +73,27 @@ class EmbeddingCache:
     def spaces(self) -> "Iterator[Space]":
         """Every space that is there."""
         for path in sorted(self.directory.glob("*/space.json")):
-            yield Space(self, json.loads(path.read_text(encoding="utf-8")))
+            try:
+                parts = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                logger.warning("%s: %s; left out", path, error)
+                continue
+            yield Space(self, parts)
 
     def make_room(self, num_bytes: int, kept: "set[Path]") -> bool:
         """Remove the shards used least lately, none of ``kept``, until ``num_bytes`` more fit; whether they do."""
         self._sweep()
-        shards = sorted((seen for path in self.directory.glob(f"*/*{SUFFIX}") if (seen := _seen(path))), reverse=True)
+        shards = [seen for path in self.directory.glob(f"*/*{SUFFIX}") if (seen := _seen(path))]
+        if num_bytes + sum(size for _, size, path in shards if path in kept) > self.max_bytes:
+            return False
         total = num_bytes + sum(size for _, size, _ in shards)
-        while total > self.max_bytes and shards:
-            _, size, path = shards.pop()
-            if path not in kept:
-                path.unlink(missing_ok=True)
-                total -= size
-        return total <= self.max_bytes
+        for _, size, path in sorted(seen for seen in shards if seen[2] not in kept):
+            if total <= self.max_bytes:
+                break
+            with suppress(FileNotFoundError):
+                path.unlink()
+            total -= size
+        return True
 
     def _sweep(self) -> None:
         for part in self.directory.glob("*/.*.part"):
@@ -152,18 +164,15 @@ class Space:
         """Write a shard of vectors ``[N, D]``, kept as float32; False where bound or disk leave no room for them."""
         tensors = {"keys": _bytes_of([key.name for key in keys]), "contents": _bytes_of([key.content for key in keys])}
         tensors["vectors"] = vectors.detach().float().cpu().contiguous()
-        size = sum(tensor.nbytes for tensor in tensors.values())
-        if not self.cache.make_room(size, self._used):
-            logger.warning("%s: full at %d bytes; vectors are not kept", self.cache.directory, self.cache.max_bytes)
-            return False
         path = self.directory / f"{uuid.uuid4().hex}{SUFFIX}"
         try:
+            if not self.cache.make_room(HEADER_BYTES + sum(t.nbytes for t in tensors.values()), self._used):
+                raise OSError(f"full at {self.cache.max_bytes} bytes")
             if not (self.directory / "space.json").is_file():
                 write_json(self.directory / "space.json", self.parts)
             with whole_file(path) as part:
                 save_file(tensors, part, metadata={"digest": _digest(tensors)})
         except (OSError, SafetensorError) as error:
-            # a cache saves work; that it cannot must not cost any
             logger.warning("%s: %s; vectors are not kept", self.cache.directory, error)
             return False
         self._index(path)
@@ -174,40 +183,62 @@ class Space:
         try:
             with safe_open(path, framework="pt") as file:
                 names, contents = (_names_of(file.get_tensor(name)) for name in ("keys", "contents"))
-        except (SafetensorError, OSError) as error:
-            self._set_aside(path, error)
-            return
-        self._read.add(path)
-        self._contents |= set(contents)
-        for row, name in enumerate(names):
-            self._rows.setdefault(name, (path, row))
+        except SafetensorError as error:
+            self._remove(path, error)
+        except OSError as error:
+            self._forget(path, error)
+        else:
+            self._read.add(path)
+            self._contents |= set(contents)
+            for row, name in enumerate(names):
+                self._rows.setdefault(name, (path, row))
 
     def _vectors(self, path: Path) -> Tensor | None:
-        """The vectors of a shard; None where it is gone or damaged."""
+        """The vectors of a shard; None where it is gone, damaged or out of reach."""
         try:
             with safe_open(path, framework="pt") as file:
                 vectors: Tensor = file.get_tensor("vectors")
                 if path not in self._whole:
                     tensors = {"vectors": vectors} | {name: file.get_tensor(name) for name in ("keys", "contents")}
                     if (file.metadata() or {}).get("digest") != _digest(tensors):
-                        self._set_aside(path, "bytes that are not those written")
-                        return None
-                    self._whole.add(path)
-            os.utime(path)
-            self._used.add(path)
-        except (SafetensorError, OSError) as error:
-            self._set_aside(path, error)
+                        raise SafetensorError("bytes that are not those written")
+        except SafetensorError as error:
+            self._remove(path, error)
             return None
+        except OSError as error:
+            self._forget(path, error)
+            return None
+        self._whole.add(path)
+        self._used.add(path)
+        # another user's shard may be read, but not marked as used
+        with suppress(OSError):
+            os.utime(path)
         return vectors
 
-    def _set_aside(self, path: Path, problem: object) -> None:
-        """Forget a shard, and take it out of the way if it is there and damaged."""
+    def _remove(self, path: Path, problem: object) -> None:
+        """Take a damaged shard away: it holds nothing that cannot be computed again."""
+        self._forget(path, f"expected a whole shard, got {problem}")
+        with suppress(OSError):
+            path.unlink()
+
+    def _forget(self, path: Path, problem: object) -> None:
+        if path.exists():
+            logger.warning("%s: %s; its vectors are computed again", path, problem)
         self._rows = {name: place for name, place in self._rows.items() if place[0] != path}
         self._read.discard(path)
-        if path.exists():
-            logger.warning("%s: expected a whole shard, got %s; set aside, computed again", path, problem)
-            with suppress(FileNotFoundError):
-                path.rename(path.with_suffix(".damaged"))
+
+
+def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
+    """Each part in which two models differ: its name, theirs, ours."""
+    names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    return [f"{name} {_short(theirs.get(name))} -> {_short(ours.get(name))}" for name in names]
+
+
+def _short(value: str | None) -> str:
+    """A value as one reads it: of a fingerprint, its first digits."""
+    if value is None:
+        return "nothing"
+    return value[:12] if re.fullmatch(r"[0-9a-f]{32}", value) else value
 
 
 def space_name(parts: Mapping[str, str]) -> str:
@@ -230,9 +261,9 @@ def _names_of(rows: Tensor) -> list[str]:
 
 
 def _seen(path: Path) -> tuple[int, int, Path] | None:
-    """When a file was last used, its bytes and itself; None where another process took it away."""
+    """When a file was last used, its bytes and itself; None where it is gone or out of reach."""
     try:
         stat = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
     return stat.st_mtime_ns, stat.st_size, path

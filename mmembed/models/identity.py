@@ -6,7 +6,9 @@ words, which one fingerprint of everything could not.
 
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,15 +18,20 @@ from mmembed.files import fingerprint
 from mmembed.models.embedder import Embedder
 from mmembed.settings import dump_settings, flat_settings
 
-LIBRARIES = ("mmembed", "torch", "transformers", "pillow", "av")
+LIBRARIES = (
+    *("torch", "torchvision", "transformers", "tokenizers", "peft", "bitsandbytes", "flash-attn"),
+    *("pillow", "av", "torchcodec", "decord", "pypdfium2"),
+)
 """Packages that turn files into vectors; another version of one may give other vectors."""
+CODE = ("items.py", "media", "models")
+"""What of this package does; a version number does not change while one works on it."""
 # where the weights come from, how they were trained and how rows are laid out changes no vector
 _NOT_SETTINGS = ("path", "revision", "adapter", "scratch", "gradient_checkpointing", "padding_side")
-_ADAPTER_FIELDS = ("r", "lora_alpha", "use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules")
+_NOT_OF_ADAPTER = ("base_model_name_or_path", "revision", "inference_mode", "task_type", "auto_mapping", "peft_version")
 
 
 def identity(model: Embedder) -> dict[str, str]:
-    """The parts by name: weights, adapter, config, tokenizer, every setting, device and libraries.
+    """The parts by name: weights, adapter, config, tokenizer, every setting, device, libraries and code.
 
     Reads every weight once, which takes seconds for large models.
     """
@@ -37,7 +44,8 @@ def identity(model: Embedder) -> dict[str, str]:
         **model.backbone.facts(),
         **_settings(model),
         "device": model.device.type,
-        **{f"library.{name}": version(name) for name in LIBRARIES},
+        **{f"library.{name}": _version(name) for name in LIBRARIES},
+        "code": _code(),
     }
 
 
@@ -62,6 +70,23 @@ def _settings(model: Embedder) -> dict[str, str]:
 def _adapter_config(model: Embedder) -> str:
     configs: Mapping[str, Any] = model.backbone.model.peft_config
     shown = {
-        name: {field: getattr(config, field, None) for field in _ADAPTER_FIELDS} for name, config in configs.items()
+        name: {field: value for field, value in config.to_dict().items() if field not in _NOT_OF_ADAPTER}
+        for name, config in configs.items()
     }
-    return json.dumps(shown, sort_keys=True, default=sorted)
+    return json.dumps(
+        shown, sort_keys=True, default=lambda value: sorted(value) if isinstance(value, set) else str(value)
+    )
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "none"
+
+
+@cache
+def _code() -> str:
+    root = Path(__file__).parents[1]
+    files = [path for name in CODE for path in sorted([root / name, *(root / name).rglob("*.py")]) if path.is_file()]
+    return fingerprint(*(part for path in files for part in (path.relative_to(root).as_posix(), path.read_bytes())))

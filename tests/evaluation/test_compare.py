@@ -178,7 +178,10 @@ def test_scores_without_protocol_ids_are_refused(runs):
     del scores["tasks"]["captions"]["protocol_id"]
     path.write_text(json.dumps(scores))
 
-    with pytest.raises(InputError, match=r"scores.json: tasks.captions: expected a protocol_id, got none"):
+    with pytest.raises(
+        InputError,
+        match=r"scores.json: expected scores with protocol ids, got those of another version; evaluate again",
+    ):
         compare_runs(*runs)
 
 
@@ -187,7 +190,19 @@ def test_the_command_prints_a_table_of_at_most_100_columns_and_what_is_only_in_o
 
     out = capsys.readouterr().out
     (row,) = [line.split() for line in out.splitlines() if line.lstrip().startswith("captions")]
-    assert row == ["captions", "hit@1", "25.0", "75.0", "+50.0", "-50.0", "to", "+100.0", "0.625", "3/1"]
+    assert row == [
+        "captions",
+        "hit@1",
+        "25.0",
+        "75.0",
+        "+50.0",
+        "-50.0",
+        "to",
+        "+100.0",
+        "0.625",
+        "3/1",
+        "0123456789ab",
+    ]
     assert out.endswith("only in a: old\nonly in b: new\n")
     table = out.splitlines()[2:]
     assert max(map(len, table)) <= 100

@@ -113,11 +113,33 @@ def test_a_run_that_is_killed_embeds_the_rest_and_nothing_twice(tmp_path, world)
     assert killed.returncode != 0
     assert again.returncode == 0, again.stderr[-3000:]
     assert not (tmp_path / "rows.json").exists()
-    # queries, targets and the queries with words shuffled, all different
+    # queries, targets and the queries with words shuffled, all different; a kill costs the units under way
     assert 0 < kept < 3600
     assert kept + sum(json.loads((output / "rows.json").read_text())) == 3600
     space.refresh()
     assert len(space) == 3600
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_that_nobody_expected_on_any_process_ends_the_task_on_all_and_is_told(tmp_path, rank):
+    toy.write_texts(tmp_path / "texts64", 64)
+
+    done = run(tmp_path / "out", ["texts64"], 2, FAILING_RANK=str(rank))
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    failed = scores_of(tmp_path / "out")["failed"]["texts64"]
+    assert f"process {rank}: IndexError: list index out of range" in failed
+
+
+def test_processes_with_different_models_are_refused_before_anything_is_embedded(tmp_path):
+    toy.write_texts(tmp_path / "texts7", 7)
+
+    done = run(tmp_path / "out", ["texts7"], 2, DIFFERENT="1")
+
+    assert done.returncode != 0
+    words = "process 1: expected the model of process 0, got device gpu 0 -> gpu 1; give every machine the same files"
+    assert words in done.stderr
+    assert not (tmp_path / "out/cache").exists()
 
 
 def test_a_second_run_embeds_nothing(evaluated):
@@ -135,12 +157,12 @@ def test_errors_of_libraries_keep_their_words():
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        encode_set([Item.of("a")], Crew(broken), side="query")
+        encode_set([("query", Item.of("a"))], Crew(broken), side="query")
 
 
 def test_an_interrupted_job_leaves_its_finished_units_in_the_cache(tmp_path):
     space = EmbeddingCache(tmp_path, max_bytes=1 << 20).space({"weights": "w"})
-    items = [Item.of(f"text {i}") for i in range(2 * UNIT_ROWS)]
+    items = [(f"query {i}", Item.of(f"text {i}")) for i in range(2 * UNIT_ROWS)]
     calls = []
 
     def fails_late(items, *, side):

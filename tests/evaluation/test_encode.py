@@ -5,6 +5,7 @@ from mmembed.counters import counting
 from mmembed.errors import InputError
 from mmembed.evaluation.crew import Crew
 from mmembed.evaluation.encode import encode_set
+from mmembed.index.embedding_cache import EmbeddingCache
 from mmembed.items import Item
 
 
@@ -20,7 +21,7 @@ class LengthEncoder:
 
 
 def items_of(*texts):
-    return [Item.of(text) for text in texts]
+    return [(f"query {i}", Item.of(text)) for i, text in enumerate(texts)]
 
 
 def test_rows_come_back_in_order_and_duplicates_are_encoded_once():
@@ -38,7 +39,8 @@ def test_rows_come_back_in_order_and_duplicates_are_encoded_once():
 def test_the_same_text_under_another_instruction_is_another_input():
     encode = LengthEncoder()
 
-    encode_set([Item.of("a"), Item.of("a", instruction="Find it."), Item(("a",))], Crew(encode), side="query")
+    items = [Item.of("a"), Item.of("a", instruction="Find it."), Item(("a",))]
+    encode_set([("query", item) for item in items], Crew(encode), side="query")
 
     assert encode.calls == [["a", "a", "a"]]
 
@@ -67,5 +69,33 @@ def test_an_embedding_that_is_not_finite_names_its_item():
     def encode(items, *, side):
         return torch.tensor([[1.0, torch.nan if item.text == "bad" else 0.0] for item in items])
 
-    with pytest.raises(InputError, match="NaN or infinity in 1 of 2 rows, first for 'bad'"):
+    with pytest.raises(
+        InputError, match="embedding of query 1: expected finite numbers, got NaN or infinity, in 1 of 2 embeddings"
+    ):
         encode_set(items_of("good", "bad"), Crew(encode), side="query")
+
+
+def test_an_item_that_cannot_be_embedded_is_called_by_its_name():
+    """An embedder says which of the items it was given, which are in another order and only some of all."""
+
+    def encode(items, *, side):
+        place = next(i for i, item in enumerate(items) if item.text == "bad")
+        raise InputError(f"item {place}: image.png", expected="a picture", got="text", remedy="mend it")
+
+    with pytest.raises(InputError, match=r"^query 2: image.png: expected a picture, got text; mend it"):
+        encode_set(items_of("a long text", "a long text", "bad", "another text"), Crew(encode), side="query")
+
+
+def test_a_medium_that_changes_meanwhile_is_refused_and_not_kept(tmp_path, picture):
+    path = tmp_path / "p.png"
+    picture(28, 28, seed=1).save(path)
+    space = EmbeddingCache(tmp_path / "cache", max_bytes=1 << 20).space({"weights": "w"})
+
+    def encode(items, *, side):
+        picture(56, 28, seed=2).save(path)
+        return torch.ones(len(items), 2)
+
+    with pytest.raises(InputError, match="target 7: expected media that stay as they are"):
+        encode_set([("target 7", Item.of({"image": path}))], Crew(encode, space=space), side="target")
+
+    assert len(space) == 0

@@ -7,8 +7,8 @@ import torch
 from rich.console import Console
 
 from mmembed.evaluation.benchmark import Task
-from mmembed.evaluation.encode import key_of
-from mmembed.evaluation.misses import CACHED, NEW, OTHER_WORDS, differences, explain_task, misses_table
+from mmembed.evaluation.crew import key_of
+from mmembed.evaluation.misses import CACHED, NEW, OTHER_WORDS, explain_task, misses_table
 from mmembed.evaluation.retrieval_set import RetrievalSet
 from mmembed.index.embedding_cache import EmbeddingCache
 from mmembed.items import Item
@@ -59,10 +59,6 @@ def test_another_instruction_is_told_from_new_content(cache):
     assert explained(cache) == {"query": {OTHER_WORDS: 1}, "target": {OTHER_WORDS: 1}}
     assert explained(cache, query_instruction="Find it.")["query"] == {CACHED: 1}
     assert explained(cache, a_set(query="blue"), query_instruction="Find it.")["query"] == {NEW: 1}
-
-
-def test_a_part_that_one_of_them_lacks_is_a_difference():
-    assert differences({"a": "1", "b": "2"}, {"b": "3", "c": "4"}) == ["a nothing -> 1", "b 3 -> 2", "c 4 -> nothing"]
 
 
 def test_the_table_shows_task_side_number_and_reason(cache):

@@ -1,16 +1,36 @@
 """A protocol's id changes with whatever changes a score, and with nothing else."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 
 from mmembed.evaluation.benchmark import Passing, Task
 from mmembed.evaluation.protocol import protocol_id, protocol_of
-from mmembed.evaluation.retrieval_set import Sample
+from mmembed.evaluation.retrieval_set import RetrievalSet, Sample
+from mmembed.items import Item
 
 FIELDS = {"name": "captions", "data": "toy/captions", "metric": "hit@1"}
 
 
-def id_of(revision="r1", sample=None, **fields):
-    return protocol_id(protocol_of(Task(**FIELDS | fields), revision, sample))
+def a_set(text="red", grades=(2.0, 1.0), groups=()):
+    """Two queries and three targets; ``grades`` are given in this order."""
+    relevance = dict(zip(("d1", "d2"), grades, strict=True))
+    return RetrievalSet(
+        {"q1": Item.of(text), "q2": Item.of("blue")},
+        {name: Item.of(name) for name in ("d1", "d2", "d3")},
+        {"q1": relevance, "q2": {"d3": 1.0}},
+        groups={query: {"kind": (group,)} for query, group in zip(("q1", "q2"), groups, strict=False)},
+    )
+
+
+def id_of(data=None, sample=None, **fields):
+    return protocol_id(protocol_of(Task(**FIELDS | fields), data or a_set(), sample))
+
+
+def reordered():
+    data = a_set()
+    return replace(data, relevance={"q1": {"d2": 1.0, "d1": 2.0}, "q2": {"d3": 1.0}})
 
 
 @pytest.mark.parametrize(
@@ -25,7 +45,8 @@ def id_of(revision="r1", sample=None, **fields):
         {"query_instruction": ""},
         {"target_instruction": "Represent."},
         {"prompts": "2"},
-        {"revision": "r2"},
+        {"data": a_set(text="green")},
+        {"data": a_set(grades=(1.0, 2.0))},
         {"sample": Sample(5)},
     ],
 )
@@ -37,7 +58,9 @@ def test_what_changes_a_score_changes_the_id(change):
     "change",
     [
         {"name": "other"},
-        {"data": "elsewhere/captions"},
+        {"data": a_set(groups=("a", "b"))},
+        {"data": reordered()},
+        {"revision": a_set().fingerprint()},
         {"blind": ("grey_image",)},
         {"blind_targets": ("blank_page",)},
         {"passing": Passing()},
@@ -45,6 +68,26 @@ def test_what_changes_a_score_changes_the_id(change):
 )
 def test_what_only_shows_a_score_keeps_the_id(change):
     assert id_of(**change) == id_of()
+
+
+def test_groups_are_a_part_only_of_scores_over_groups():
+    ids = [id_of(a_set(groups=groups), macro="kind") for groups in (("a", "b"), ("a", "a"))]
+
+    assert ids[0] != ids[1]
+
+
+def test_the_order_of_labels_and_the_python_are_a_part_only_of_the_published_fault(monkeypatch):
+    right, reversed_ = (id_of(data, ndcg_fault_seed=3) for data in (a_set(), reordered()))
+
+    assert right != reversed_
+    monkeypatch.setattr(
+        "mmembed.evaluation.protocol.sys", SimpleNamespace(version_info=SimpleNamespace(major=3, minor=99))
+    )
+    assert id_of(ndcg_fault_seed=3) != right
+
+
+def test_where_the_data_lie_is_no_part():
+    assert protocol_id(protocol_of(Task(name="t", data="elsewhere", metric="hit@1"), a_set())) == id_of()
 
 
 def test_samples_of_another_seed_are_other_protocols():

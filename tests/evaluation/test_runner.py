@@ -110,6 +110,43 @@ def test_a_task_that_fails_is_named_and_the_others_are_scored(root):
     assert not (root / "out/rankings/bad.jsonl").exists()
 
 
+def test_whatever_a_library_raises_fails_one_task_and_is_logged_whole(root, caplog):
+    def fails_on_many(items, *, side):
+        if len(items) > 15:
+            raise KeyError("rope_scaling")
+        return toy.encode(items, side=side)
+
+    scores = run(root, crew=Crew(fails_on_many))
+
+    assert list(scores["tasks"]) == ["few"]
+    assert scores["failed"] == {"many": "KeyError: 'rope_scaling'"}
+    assert "fails_on_many" in caplog.text
+
+
+def test_a_kind_of_group_that_no_query_is_in_fails_its_task_in_words(root):
+    rows = [{"query_id": f"q{i}", "groups": {"aspect": []}} for i in range(7)]
+    toy.write_rows(root / "data/few/groups.jsonl", rows)
+    macro = toy.Task(name="macro", data="few", metric="mrr@10", macro="aspect")
+
+    scores = run(root, Benchmark("toy", {"macro": macro, "many": toy.text_task("many")}))
+
+    assert "macro.macro: expected a kind of group of the set, got 'aspect'" in scores["failed"]["macro"]
+    assert list(scores["tasks"]) == ["many"]
+
+
+def test_scores_of_an_earlier_run_do_not_outlive_the_start_of_this_one(root):
+    run(root)
+    seen = []
+
+    def looks(items, *, side):
+        seen.append(json.loads((root / "out/scores.json").read_text()))
+        return toy.encode(items, side=side)
+
+    run(root, crew=Crew(looks))
+
+    assert (seen[0]["tasks"], seen[0]["partial"]) == ({}, True)
+
+
 def test_embeddings_that_are_no_numbers_are_refused_for_each_task(root):
     def broken(items, *, side):
         return torch.full((len(items), 3), torch.nan)
@@ -117,7 +154,7 @@ def test_embeddings_that_are_no_numbers_are_refused_for_each_task(root):
     scores = run(root, crew=Crew(broken))
 
     assert set(scores["failed"]) == {"few", "many"}
-    assert all("embeddings: expected finite numbers" in words for words in scores["failed"].values())
+    assert all(": expected finite numbers" in words for words in scores["failed"].values())
 
 
 def test_the_tasks_share_what_is_cached(root):

@@ -37,7 +37,7 @@ def call(place, *more):
         ({"a": 0.45, "b": 0.7}, 0, ["ok", "ok"]),
         ({"a": 0.45, "b": 0.75}, 1, ["ok", "above"]),
         ({"a": 0.3, "b": 0.7}, 1, ["below", "ok"]),
-        ({"a": 0.5}, 1, ["ok", "missing: not evaluated"]),
+        ({"a": 0.5}, 1, ["ok", "missing: not"]),
     ],
 )
 def test_the_exit_code_says_whether_all_is_as_expected(place, scores, code, verdicts, capsys):
@@ -49,6 +49,16 @@ def test_the_exit_code_says_whether_all_is_as_expected(place, scores, code, verd
     rows = [line.rstrip() for line in printed.splitlines() if " hit@1 " in line]
     assert all(row.endswith(verdict) for row, verdict in zip(rows, verdicts, strict=True))
     assert max(map(len, printed.splitlines())) <= 100
+
+
+def test_a_task_that_failed_is_off_even_where_no_score_is_expected_of_it(place):
+    (place / "expected/toy.yaml").write_text(EXPECTED.replace(", b: 0.6", ""))
+    evaluated(place, a=0.5)
+    assert call(place, "--no-run") == 0
+    path = place / "out/scores.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"failed": {"b": "no data"}}))
+
+    assert call(place, "--no-run") == 1
 
 
 def test_force_compares_a_quick_evaluation(place):

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from mmembed.counters import count, counting
 from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import Benchmark, Task
-from mmembed.evaluation.crew import Crew
+from mmembed.evaluation.crew import Crew, check_one_model
 from mmembed.evaluation.runner import Evaluation, evaluate_benchmark
 from mmembed.files import fingerprint
 from mmembed.index.embedding_cache import EmbeddingCache
@@ -80,22 +80,33 @@ def slow(seconds):
     return encode_slowly
 
 
+def failing(rank):
+    """The encoder of a process that one rank of the run fails, by an error that nobody expects."""
+
+    def encode_or_fail(items, *, side):
+        if int(os.environ.get("RANK", "0")) == int(rank):
+            raise IndexError("list index out of range")
+        return encode(items, side=side)
+
+    return encode_or_fail
+
+
 def main(output, names, encoder=encode):
     benchmark = Benchmark("toy", {name: text_task(name) for name in names})
     with joined("cpu") as processes, counting() as work:
+        check_one_model(PARTS | {"device": f"gpu {processes.rank}"} if "DIFFERENT" in os.environ else PARTS, processes)
         space = EmbeddingCache(output / "cache", max_bytes=CACHE_BYTES).space(PARTS)
-        crew = Crew(encoder, space=space, processes=processes)
-        if processes.first:
-            evaluate_benchmark(Evaluation(benchmark, output.parent, output, "toy"), crew)
-            crew.dismiss()
-        else:
-            crew.serve()
+        with Crew(encoder, space=space, processes=processes) as crew:
+            if processes.first:
+                evaluate_benchmark(Evaluation(benchmark, output.parent, output, "toy"), crew)
+            else:
+                crew.serve()
         rows = everyone(work["language_rows"])
         if processes.first:
             (output / "rows.json").write_text(json.dumps(rows))
 
 
 if __name__ == "__main__":
-    encoders = {"KILL_AFTER": killed_after, "SLOW": slow}
+    encoders = {"KILL_AFTER": killed_after, "SLOW": slow, "FAILING_RANK": failing}
     asked = [make(float(os.environ[name])) for name, make in encoders.items() if name in os.environ]
     main(Path(sys.argv[1]), sys.argv[2:], *asked)
