@@ -140,7 +140,8 @@ def _check(
             remedy="embed both sides with one model",
         )
     for name, vectors in (("queries", queries), ("corpus", corpus)):
-        finite = vectors.isfinite().all(dim=1)
+        # in blocks: of a whole gallery at once it would take as much memory again
+        finite = torch.cat([block.isfinite().all(dim=1) for block in torch.split(vectors, block_rows)])
         if not finite.all():
             raise InputError(
                 f"top_k.{name}",
