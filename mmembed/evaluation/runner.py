@@ -117,7 +117,7 @@ def _evaluate(task: Task, evaluation: Evaluation, crew: Crew, scores: dict[str, 
     name = protocol_id(protocol)
     scores["protocol"]["tasks"][task.name] = {"id": name} | asdict(task) | protocol
     scores["tasks"][task.name] = result.row() | {"protocol_id": name}
-    logger.info("%s: %s %.1f in %.1f s", task.name, task.metric, 100 * result.score, result.seconds)
+    logger.info("%s: %s %.1f, protocol %s, %.1f s", task.name, task.metric, 100 * result.score, name, result.seconds)
 
 
 def _write_embeddings(path: Path, result: TaskResult, retrieval_set: RetrievalSet) -> None:

@@ -60,8 +60,13 @@ def test_a_benchmark_leaves_scores_rankings_and_embeddings(root):
         assert json.loads(file.metadata()["target_ids"]) == [f"d{i}" for i in range(7)]
 
 
-def test_the_protocol_of_each_task_has_the_id_beside_its_score(root):
+def test_the_protocol_of_each_task_has_the_id_beside_its_score(root, caplog):
+    caplog.set_level("INFO")
     scores = run(root)
+    assert (
+        f"few: mrr@10 {100 * scores['tasks']['few']['score']:.1f}, protocol {scores['tasks']['few']['protocol_id']}"
+        in (caplog.text)
+    )
 
     named = scores["protocol"]["tasks"]["few"]
     assert named["id"] == scores["tasks"]["few"]["protocol_id"]
