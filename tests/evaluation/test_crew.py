@@ -62,7 +62,8 @@ def evaluated(tmp_path_factory):
     toy.write_texts(root / "bad", 30, bad=(11, 23))
     names = ["texts1", "texts7", "bad", "texts64", "texts65"]
     for world in (1, 2):
-        done = run(root / f"out{world}", names, world)
+        # slow enough for neither process to be done before the other has begun
+        done = run(root / f"out{world}", names, world, SLOW="0.01")
         assert done.returncode == 0, done.stderr[-3000:]
     return root
 
