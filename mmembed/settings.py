@@ -74,6 +74,34 @@ def load_yaml(path: Path | str) -> Any:
     return parse_yaml(text, path)
 
 
+def load_named(path: Path | str, key: str, row: str) -> dict[str, dict[str, Any]]:
+    """Read a YAML file of one ``key``, a mapping of names to rows; each row comes with its own ``name``.
+
+    Args:
+        path: the file.
+        key: the only key of the file, e.g. ``tasks``.
+        row: what errors call a row.
+
+    Raises:
+        InputError: another key, no row, or a row that is no mapping of fields or says its name again: file and row.
+    """
+    content = load_yaml(path)
+    rows = content.get(key) if isinstance(content, Mapping) and set(content) == {key} else None
+    if not isinstance(rows, Mapping) or not rows:
+        got = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+        expected = f"one key, {key}: a mapping of name to {row}"
+        raise InputError(path, expected=expected, got=got, remedy=f"write {key}:, then each {row} under its name")
+    for name, fields in rows.items():
+        where = f"{path}: {key}.{name}"
+        if not isinstance(fields, Mapping):
+            got = type(fields).__name__
+            raise InputError(where, expected="a mapping of fields", got=got, remedy="write field: value lines")
+        if "name" in fields:
+            got, remedy = f"'{fields['name']}'", f"the {row}'s key is its name"
+            raise InputError(f"{where}.name", expected="no such field", got=got, remedy=remedy)
+    return {str(name): {"name": str(name), **fields} for name, fields in rows.items()}
+
+
 def make_parser(settings: type, **options: Any) -> jsonargparse.ArgumentParser:
     """A parser for ``settings`` with ``--config FILE``, ``--print_config`` and a dotted option for every field."""
     jsonargparse.set_loader("yaml", lambda text: parse_yaml(text, "settings"), exceptions=(InputError,))

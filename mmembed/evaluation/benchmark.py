@@ -1,14 +1,14 @@
 """Benchmark: named tasks, each a row of YAML that says what is ranked and how it is scored."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mmembed.errors import InputError, nearest
 from mmembed.evaluation.metrics import metric_and_k
-from mmembed.settings import load_yaml, read_settings
+from mmembed.settings import load_named, read_settings
 
 Candidates = Literal["shared", "local"]
 Ties = Literal["index", "pessimistic"]
@@ -115,28 +115,6 @@ def read_benchmark(path: Path | str) -> Benchmark:
         InputError: broken YAML, a repeated key, an unknown field (the nearest one is named) or an unusable value: file,
             task and field.
     """
-    path = Path(path)
-    content = load_yaml(path)
-    rows = content.get("tasks") if isinstance(content, Mapping) and set(content) == {"tasks"} else None
-    if not isinstance(rows, Mapping) or not rows:
-        raise InputError(
-            path,
-            expected="one key, tasks: a mapping of task name to row",
-            got=", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__,
-            remedy="write tasks:, then a row for each task",
-        )
-    return Benchmark(
-        path.stem, {str(name): _read_task(str(name), row, f"{path}: tasks.{name}") for name, row in rows.items()}
-    )
-
-
-def _read_task(name: str, row: Any, where: str) -> Task:
-    if not isinstance(row, Mapping):
-        raise InputError(
-            where, expected="a mapping of fields", got=type(row).__name__, remedy="write field: value lines"
-        )
-    if "name" in row:
-        raise InputError(
-            f"{where}.name", expected="no such field", got=f"'{row['name']}'", remedy="the row's key is its name"
-        )
-    return read_settings(Task, {"name": name, **row}, where=where)
+    rows = load_named(path, "tasks", "task")
+    tasks = {name: read_settings(Task, row, where=f"{path}: tasks.{name}") for name, row in rows.items()}
+    return Benchmark(Path(path).stem, tasks)

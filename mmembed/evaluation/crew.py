@@ -19,21 +19,14 @@ from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from mmembed.errors import InputError, LostProcessError
+from mmembed.evaluation.units import cost, plan_units
 from mmembed.files import fingerprint
 from mmembed.index.embedding_cache import Key, Space, differences
-from mmembed.items import Item, Video
+from mmembed.items import Item
 from mmembed.models.settings import Side
 from mmembed.processes import ALONE, Processes, everyone
 from mmembed.progress import Advance
 
-UNIT_ROWS = 512
-UNIT_COST = 1 << 19
-"""Tokens, as estimated: about a minute of a large model's work, so that little is lost when a run is killed."""
-UNITS_A_PROCESS = 4
-"""Units are cut smaller until every process can have so many: uneven ones then even out."""
-PICTURE_COST, TEXT_COST = 256, 0.25
-"""Tokens of a picture or frame and of a character: guesses; dynamic units forgive them."""
-USUAL_FRAMES = 8
 FOREVER = timedelta(days=365)
 _NO_MORE = 1 << 40
 
@@ -244,35 +237,6 @@ def check_one_model(parts: Mapping[str, str], processes: Processes) -> None:
                 f"process {rank}", expected="the model of process 0", got="; ".join(differences(theirs, first)),
                 remedy="give every machine the same files, devices and environment",
             )  # fmt: skip
-
-
-def plan_units(costs: Sequence[float], world: int) -> list[list[int]]:
-    """Cut rows into units of work, the dearest rows first.
-
-    Args:
-        costs: of each row, estimated.
-        world: how many processes share them.
-
-    Returns:
-        The rows of each unit, each row in exactly one.
-    """
-    share = 1 if world == 1 else UNITS_A_PROCESS * world
-    most_rows, most_cost = min(UNIT_ROWS, -(-len(costs) // share)), min(UNIT_COST, sum(costs) / share)
-    units: list[list[int]] = []
-    held = 0.0
-    for row in sorted(range(len(costs)), key=lambda row: -costs[row]):
-        if not units or len(units[-1]) == most_rows or held + costs[row] > most_cost:
-            units.append([])
-            held = 0.0
-        units[-1].append(row)
-        held += costs[row]
-    return units
-
-
-def cost(item: Item) -> float:
-    """Roughly how many tokens an item has, without opening any file."""
-    pictures = sum((part.num_frames or USUAL_FRAMES) if isinstance(part, Video) else 1 for part in item.media)
-    return TEXT_COST * (len(item.text) + len(item.instruction or "")) + PICTURE_COST * pictures
 
 
 def _by_name(error: InputError, unit: Sequence[Named]) -> InputError:

@@ -21,7 +21,7 @@ from mmembed.errors import InputError, nearest
 from mmembed.evaluation.benchmark import Benchmark
 from mmembed.evaluation.metrics import metric_and_k
 from mmembed.evaluation.scores import quick_words
-from mmembed.settings import load_yaml, read_settings
+from mmembed.settings import load_named, read_settings
 
 Verdict = Literal["ok", "above", "below", "missing", "other metric", "other protocol"]
 
@@ -109,16 +109,8 @@ def read_expected(path: Path | str) -> dict[str, Expected]:
         InputError: broken YAML, a repeated key, an unknown field (the nearest one is named) or an unusable value: file,
             entry and field.
     """
-    content = load_yaml(path)
-    entries = content.get("entries") if isinstance(content, Mapping) and set(content) == {"entries"} else None
-    if not isinstance(entries, Mapping) or not entries:
-        raise InputError(
-            path,
-            expected="one key, entries: a mapping of name to entry",
-            got=", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__,
-            remedy="write entries:, then model, source and scores of each",
-        )
-    return {str(name): _read_entry(str(name), entry, f"{path}: entries.{name}") for name, entry in entries.items()}
+    entries = load_named(path, "entries", "entry")
+    return {name: _read_entry(entry, f"{path}: entries.{name}") for name, entry in entries.items()}
 
 
 def find_entry(folder: Path, benchmark: Benchmark, name: str | None = None) -> Expected:
@@ -196,15 +188,7 @@ def _verdict(ours: float, published: float, tolerance: float) -> Verdict:
     return "above" if ours > published else "below"
 
 
-def _read_entry(name: str, entry: Any, where: str) -> Expected:
-    if not isinstance(entry, Mapping):
-        raise InputError(
-            where, expected="a mapping of fields", got=type(entry).__name__, remedy="write field: value lines"
-        )
-    if "name" in entry:
-        raise InputError(
-            f"{where}.name", expected="no such field", got=f"'{entry['name']}'", remedy="the entry's key is its name"
-        )
+def _read_entry(entry: Mapping[str, Any], where: str) -> Expected:
     given = entry.get("scores")
     if not isinstance(given, Mapping) or not given:
         raise InputError(
@@ -213,7 +197,7 @@ def _read_entry(name: str, entry: Any, where: str) -> Expected:
     scores = {str(task): score if isinstance(score, Mapping) else {"score": score} for task, score in given.items()}
     for task, score in scores.items():  # alone first: an error then names the task
         read_settings(ExpectedScore, score, where=f"{where}.scores.{task}")
-    return read_settings(Expected, {"name": name, **entry, "scores": scores}, where=where)
+    return read_settings(Expected, {**entry, "scores": scores}, where=where)
 
 
 def _check_tolerance(tolerance: float) -> None:

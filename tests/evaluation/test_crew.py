@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from mmembed.errors import InputError
-from mmembed.evaluation.crew import UNIT_COST, UNIT_ROWS, Crew, cost, plan_units
+from mmembed.evaluation.crew import Crew
 from mmembed.evaluation.encode import encode_set
+from mmembed.evaluation.units import UNIT_COST, UNIT_ROWS, cost, plan_units
 from mmembed.index.embedding_cache import EmbeddingCache
 from mmembed.items import Item
 from tests.evaluation import toy
