@@ -1,0 +1,125 @@
+"""The adapter for Phi-3-vision and Phi-3.5-vision."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmembed.counters import count
+from mmembed.errors import InputError
+from mmembed.models.backbones.phi3_v.config import read_phi3_v_config
+from mmembed.models.backbones.phi3_v.model import TOWER
+from mmembed.models.backbones.phi3_v.pixels import whole_view
+from mmembed.models.backbones.phi3_v.preprocess import Phi3VPreprocessor
+from mmembed.models.backbones.phi3_v.scratch import SCRATCH
+from mmembed.models.checkpoint import Checkpoint
+from mmembed.models.families import Family
+from mmembed.models.hub import Where, find_file
+from mmembed.models.language import LanguageBackbone
+from mmembed.models.opening import open_family
+from mmembed.models.region_encoders import RegionEncoder
+from mmembed.models.sequence import Batch, Features
+from mmembed.models.settings import Phi3V, PromptStyle
+
+
+@dataclass(frozen=True)
+class Phi3VFamily(Family):
+    """Released checkpoints bring remote code for config, model and processor; none of it is run."""
+
+    def read_config(self, path: str, where: Where) -> Any:
+        """See :meth:`Family.read_config`."""
+        return read_phi3_v_config(path, where)
+
+    def read_tokenizer(self, path: str, where: Where) -> Any:
+        """See :meth:`Family.read_tokenizer`; without a file of its own, transformers would ask for remote code.
+
+        Raises:
+            InputError: no ``tokenizer.json``.
+        """
+        if find_file(path, "tokenizer.json", where) is None:
+            raise InputError(
+                path, expected="tokenizer.json", got="none", remedy="download the checkpoint again, with its tokenizer"
+            )
+        return super().read_tokenizer(path, where)
+
+
+PHI3_V = Phi3VFamily(
+    name="Phi-3.5-vision",
+    architectures=("phi3_v",),
+    tower=(TOWER,),
+    # the released adapters were saved on a model with a head, when CLIP's modules lay one level deeper
+    renames=((r"^model\.", ""), (r"\.img_processor\.vision_model\.", ".img_processor.")),
+    scratch=SCRATCH,
+)
+
+
+class Phi3VBackbone(LanguageBackbone):
+    """See :class:`mmembed.models.language.LanguageBackbone`."""
+
+    preprocessor: Phi3VPreprocessor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, checkpoint: Checkpoint, settings: Phi3V, prompt: PromptStyle, regions: RegionEncoder | None = None
+    ) -> None:
+        vision = checkpoint.model.config.vision_config
+        _check_tiles(vision)
+        preprocessor = Phi3VPreprocessor(
+            checkpoint.tokenizer, vision.image_size, vision.patch_size, settings, prompt, regions
+        )
+        super().__init__(checkpoint, settings, preprocessor)
+        last = f"encoder.layers.{vision.num_hidden_layers - 1}."
+        self.unused = tuple(f"{TOWER}.img_processor.{name}" for name in (last, "post_layernorm."))
+        self.register_buffer("mean", torch.tensor(checkpoint.image_mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(checkpoint.image_std)[:, None, None], persistent=False)
+
+    @property
+    def language_model(self) -> Any:
+        """The model itself: it is a Phi-3 that also holds the tower."""
+        return self.model
+
+    @property
+    def language_config(self) -> Any:
+        """Its config."""
+        return self.model.config
+
+    @property
+    def tower(self) -> Any:
+        """CLIP with the projection and the separators."""
+        return self.model.vision_embed_tokens
+
+    def vision(self, batch: Batch) -> Features:
+        """One tower forward over the tiles and whole views of the distinct pictures: maps ``[v, D]`` each."""
+        if batch.pixels is None:
+            return Features([])
+        count("tower_forwards", len(batch.grids))
+        tiles = (batch.pixels[:, :, 0].to(torch.float32) / 255 - self.mean) / self.std
+        grids = [(rows, columns) for _, rows, columns in batch.grids.tolist()]
+        pictures = torch.split(tiles, batch.blocks.tolist())
+        views = torch.stack([whole_view(picture, *grid) for picture, grid in zip(pictures, grids, strict=True)])
+        return Features(self.tower(tiles, views, grids))
+
+
+def open_phi3_v(
+    settings: Phi3V, *, prompt: PromptStyle, texts: Iterable[str] | None = None, regions: RegionEncoder | None = None
+) -> Phi3VBackbone:
+    """Open the checkpoint the settings name, or make the scratch one, and load its adapter.
+
+    Args:
+        settings: what to open.
+        prompt: how items are written.
+        texts: what a scratch model's tokenizer is trained on.
+        regions: how regions of pictures are told; None refuses them.
+    """
+    return Phi3VBackbone(open_family(PHI3_V, settings, texts), settings, prompt, regions)
+
+
+def _check_tiles(vision: Any) -> None:
+    if vision.image_size % (2 * vision.patch_size):
+        raise InputError(
+            "vision_config.image_size", expected=f"tiles of two by two patches of {vision.patch_size} pixels",
+            got=vision.image_size, remedy=f"a multiple of {2 * vision.patch_size}",
+        )  # fmt: skip
