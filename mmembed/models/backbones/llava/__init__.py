@@ -1,0 +1,1 @@
+"""LLaVA-NeXT, LLaVA-OneVision and LLaVA on the installed transformers."""

@@ -1,0 +1,20 @@
+"""Settings of the LLaVA family. No torch here."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmembed.models.settings.backbones import VisionLanguageSettings
+
+if TYPE_CHECKING:
+    from mmembed.models.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class Llava(VisionLanguageSettings):
+    """LLaVA-NeXT, LLaVA-OneVision or LLaVA; which one, and around which language model, is read from the checkpoint."""
+
+    def build(self, **live: Any) -> "Backbone":
+        """See :meth:`BackboneSettings.build`."""
+        from mmembed.models.backbones.llava.backbone import open_llava
+
+        return open_llava(self, **live)
