@@ -1,0 +1,140 @@
+"""The Llama-3.2-Vision adapter around transformers' MllamaModel.
+
+A picture is one ordinary token where it stands; what is seen of it are the tower's features, to which some layers of
+the language model attend. Which token sees which picture is worked out from the kinds of the tokens when the model
+runs, so that it holds whatever was inserted.
+"""
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmembed.counters import count
+from mmembed.models.backbones.mllama.cross import cross_attention
+from mmembed.models.backbones.mllama.preprocess import MllamaPreprocessor
+from mmembed.models.backbones.mllama.scratch import SCRATCH
+from mmembed.models.checkpoint import Checkpoint
+from mmembed.models.families import Family
+from mmembed.models.language import LanguageBackbone
+from mmembed.models.opening import open_family
+from mmembed.models.prompts import Kind
+from mmembed.models.region_encoders import RegionEncoder
+from mmembed.models.sequence import Batch, Features, Hidden, Padding, Sequence
+from mmembed.models.settings import Mllama, PromptStyle
+
+MLLAMA = Family(
+    name="Llama-3.2-Vision",
+    architectures=("mllama",),
+    tower=("vision_model", "multi_modal_projector"),
+    # adapters saved before and after the library put the head's model inside
+    renames=((r"^model\.", ""), (r"^language_model\.model\.", "language_model.")),
+    scratch=SCRATCH,
+    # where the released checkpoints keep it
+    heads=("language_model.lm_head.",),
+)
+
+
+class MllamaBackbone(LanguageBackbone):
+    """See :class:`mmembed.models.language.LanguageBackbone`."""
+
+    preprocessor: MllamaPreprocessor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, checkpoint: Checkpoint, settings: Mllama, prompt: PromptStyle, regions: RegionEncoder | None = None
+    ) -> None:
+        config, facts = checkpoint.model.config, checkpoint.preprocessing
+        preprocessor = MllamaPreprocessor(checkpoint.tokenizer, config, facts, settings, prompt, regions)
+        super().__init__(checkpoint, settings, preprocessor)
+        self.register_buffer("mean", torch.tensor(checkpoint.image_mean)[:, None, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(checkpoint.image_std)[:, None, None, None], persistent=False)
+
+    @property
+    def tower(self) -> Any:
+        """The vision transformer and the projector behind it."""
+        return torch.nn.ModuleList([self.model.vision_model, self.model.multi_modal_projector])
+
+    def vision(self, batch: Batch) -> Features:
+        """One tower forward over the distinct pictures: maps ``[tiles * patches, D]``, missing tiles last."""
+        if batch.pixels is None:
+            return Features([])
+        count("tower_forwards", len(batch.grids))
+        tower = self.model.vision_model
+        tiles = torch.arange(tower.max_num_tiles, device=batch.blocks.device) < batch.blocks[:, None]
+        arrangements = self.preprocessor.arrangements
+        ids = [1 + arrangements.index((rows, columns)) for _, rows, columns in batch.grids.tolist()]
+        with warnings.catch_warnings():
+            # transformers before 5.20 warns of how it calls itself
+            warnings.filterwarnings("ignore", message="`hidden_state` is deprecated", category=FutureWarning)
+            output = tower(
+                pixel_values=self._normalise(batch.pixels, tiles)[:, None],
+                aspect_ratio_ids=torch.tensor(ids, device=batch.grids.device)[:, None],
+                aspect_ratio_mask=tiles.long()[:, None],
+            )
+        # [M, 1, tiles, patches, width of several layers] -> [M, tiles * patches, D]
+        projected = self.model.multi_modal_projector(output.last_hidden_state)
+        return Features(list(projected[:, 0].flatten(1, 2)))
+
+    def embed(self, batch: Batch, features: Features) -> Sequence:
+        """Look up the tokens, and hand each row the features of its pictures: its tiles', then the missing ones'."""
+        sequence = super().embed(replace(batch, slots=batch.slots[:0]), Features([]))
+        seen = (batch.blocks * self.model.vision_model.num_patches).tolist()
+        maps = iter([(features.maps[i], seen[i]) for i in batch.slots.tolist()])
+        rows = torch.repeat_interleave(torch.arange(len(batch), device=batch.ids.device), batch.lengths)
+        pictures = torch.zeros_like(batch.lengths).index_add(0, rows, (batch.kinds == Kind.IMAGE).long())
+        context = [
+            [part.to(sequence.embeds.dtype) for _ in range(number) for part in _split(*next(maps))]
+            for number in pictures.tolist()
+        ]
+        return replace(sequence, context=context)
+
+    def run(self, sequence: Sequence, layers: tuple[int, ...] = ()) -> Hidden:
+        """See :meth:`LanguageBackbone.run`."""
+        if layers and not any(sequence.context):
+            # the library leaves out layers that have nothing to attend to, and their states; zeros change no state
+            blank = [sequence.embeds.new_zeros(1, self.width)]
+            sequence = replace(sequence, context=[blank] * len(sequence.lengths))
+        return super().run(sequence, layers)
+
+    def extras(self, sequence: Sequence, padding: Padding) -> dict[str, Any]:
+        """What the cross-attention layers attend to; nothing where the batch has no picture."""
+        if not any(sequence.context):
+            return {}
+        cross, dtype = cross_attention(sequence, padding), sequence.embeds.dtype
+        mask: Tensor = cross.visible
+        if self.settings.attention == "eager":
+            mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+        return {
+            "cross_attention_states": cross.states,
+            "cross_attention_mask": mask,
+            "full_text_row_masked_out_mask": cross.reads.to(dtype),
+        }
+
+    def _normalise(self, pixels: Tensor, tiles: Tensor) -> Tensor:
+        """uint8 ``[P, 3, 1, h, w]`` -> ``[M, tiles, 3, h, w]``, zero where a tile is missing."""
+        scaled = ((pixels.to(torch.float32) * (1 / 255) - self.mean) / self.std).to(self.model.vision_model.dtype)
+        block = scaled.new_zeros(*tiles.shape, *scaled.shape[1:])
+        return block.masked_scatter(tiles[:, :, None, None, None, None], scaled)[:, :, :, 0]
+
+
+def open_mllama(
+    settings: Mllama, *, prompt: PromptStyle, texts: Iterable[str] | None = None, regions: RegionEncoder | None = None
+) -> MllamaBackbone:
+    """Open the checkpoint the settings name, or make the scratch one, and load its adapter.
+
+    Args:
+        settings: what to open.
+        prompt: how items are written.
+        texts: what a scratch model's tokenizer is trained on.
+        regions: how regions of pictures are told; None refuses them.
+    """
+    return MllamaBackbone(open_family(MLLAMA, settings, texts), settings, prompt, regions)
+
+
+def _split(features: Tensor, at: int) -> tuple[Tensor, Tensor]:
+    return features[:at], features[at:]
