@@ -1,0 +1,1 @@
+"""Models of text alone: decoders and encoders."""
