@@ -1,0 +1,214 @@
+"""open_clip's checkpoints, opened strictly: safetensors only, every weight in its place, and the activation they know.
+
+Wherever one comes from, it becomes a config in open_clip's own layout, from which open_clip makes the model.
+"""
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from huggingface_hub import hf_hub_download, snapshot_download
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mmembed.errors import InputError
+from mmembed.files import write_json
+from mmembed.models.backbones.dual_encoder.released import released
+from mmembed.models.backbones.dual_encoder.timm_tower import load_timm_tower, timm_vision
+from mmembed.models.checkpoint import refuse_gaps
+from mmembed.models.settings import DualEncoder, TimmTower
+
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+# what open_clip looks for in a directory, without what is pickled
+_WEIGHTS = (WEIGHTS, "open_clip_pytorch_model.safetensors", "model.safetensors")
+_FROM_HUB = (CONFIG, *_WEIGHTS[:2], "*token*", "vocab.*", "merges.txt", "*.model")
+# scale and bias of the loss; open_clip gives them the shape that the model has
+_OF_LOSS = ("logit_scale", "logit_bias")
+
+
+@dataclass
+class DualCheckpoint:
+    """A model, its tokenizer, and what ``open_clip_config.json`` says of both."""
+
+    model: Any
+    tokenizer: Any
+    config: dict[str, Any]
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """Size, mean and deviation of pictures, and how they are resized."""
+        return dict(self.model.visual.preprocess_cfg)
+
+
+@dataclass
+class Source:
+    """What a checkpoint is made of.
+
+    Args:
+        name: of its tokenizer, as open_clip takes it.
+        config: of the model.
+        preprocessing: of pictures.
+        weights: its file.
+    """
+
+    name: str
+    config: dict[str, Any]
+    preprocessing: dict[str, Any]
+    weights: Path
+
+
+def open_checkpoint(settings: DualEncoder) -> DualCheckpoint:
+    """Open what ``settings.path`` names.
+
+    Raises:
+        InputError: nothing there, no safetensors or not all of them, missing, unexpected or reshaped weights, which are
+            listed, an unknown architecture, or weights trained with another activation than the architecture's.
+    """
+    path = str(settings.path)
+    with _in_words(path):
+        source = _find(path, settings.revision)
+        fresh = settings.image_tower
+        if fresh is not None and source.config["vision_cfg"].get("timm_model_name") == fresh.model:
+            fresh = None
+        model, config = make_model(source.config, source.preprocessing, fresh)
+        tokenizer = open_clip.get_tokenizer(source.name)
+        _load(model, source.weights, path, ("visual.",) if fresh is not None else ())
+    _check_vocabulary(path, model, tokenizer)
+    return DualCheckpoint(model.to(getattr(torch, settings.dtype)), tokenizer, config)
+
+
+def make_model(
+    config: dict[str, Any], preprocessing: dict[str, Any], image_tower: TimmTower | None, seed: int | None = None
+) -> tuple[Any, dict[str, Any]]:
+    """A model with random weights, but for those of a new image tower, and its config.
+
+    Args:
+        config: ``model_cfg`` in open_clip's layout.
+        preprocessing: ``preprocess_cfg``.
+        image_tower: what stands in the place of the config's image tower.
+        seed: of the random weights; None draws them from the generator as it stands.
+    """
+    if image_tower is not None:
+        vision, preprocessing = timm_vision(image_tower)
+        config = config | {"vision_cfg": vision}
+    with tempfile.TemporaryDirectory() as directory, _quiet():
+        write_json(Path(directory) / CONFIG, {"model_cfg": config, "preprocess_cfg": preprocessing})
+        if seed is not None:
+            torch.manual_seed(seed)
+        model = open_clip.create_model(f"local-dir:{directory}", load_weights=False, pretrained_text=False)
+        if hasattr(model, "text_decoder"):
+            # the one weight that open_clip leaves as the memory was
+            nn.init.normal_(model.text_decoder.text_projection, std=config["embed_dim"] ** -0.5)
+    if image_tower is not None:
+        load_timm_tower(model.visual, image_tower)
+    return model, config
+
+
+def save_checkpoint(checkpoint: DualCheckpoint, directory: Path) -> None:
+    """Write model, tokenizer and preprocessing facts as open_clip lays them out."""
+    said = {"model_cfg": checkpoint.config, "preprocess_cfg": checkpoint.preprocessing}
+    write_json(directory / CONFIG, said)
+    weights = {name: value.detach().cpu().contiguous() for name, value in checkpoint.model.state_dict().items()}
+    save_file(weights, directory / WEIGHTS)
+    if hasattr(checkpoint.tokenizer, "save_pretrained"):
+        checkpoint.tokenizer.save_pretrained(directory)
+
+
+def _find(path: str, revision: str | None) -> Source:
+    if ":" in path and not Path(path).exists():
+        found = released(path)
+        weights = hf_hub_download(found.repository, found.file, revision=revision)
+        return Source(found.model, found.config, found.preprocessing, Path(weights))
+    directory = Path(path)
+    if not directory.is_dir():
+        directory = Path(snapshot_download(path, revision=revision, allow_patterns=list(_FROM_HUB)))
+    said = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(said.get("model_cfg", {})):
+        raise InputError(
+            f"{path}: {CONFIG}", expected="model_cfg with embed_dim, vision_cfg and text_cfg", got=", ".join(said),
+            remedy="write it as open_clip does",
+        )  # fmt: skip
+    return Source(f"local-dir:{directory}", said["model_cfg"], said.get("preprocess_cfg", {}), _weights(directory))
+
+
+def _weights(directory: Path) -> Path:
+    for name in _WEIGHTS:
+        if (directory / name).is_file():
+            return directory / name
+    raise InputError(
+        directory, expected=WEIGHTS, got=", ".join(sorted(p.name for p in directory.iterdir())),
+        remedy="download it again; pickled weights are refused",
+    )  # fmt: skip
+
+
+def _load(model: Any, file: Path, path: str, but: tuple[str, ...]) -> None:
+    """Load all weights, or all ``but`` those whose names begin so."""
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    with safe_open(file, "pt") as weights:
+        shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    skipped = (*but, *_OF_LOSS)
+    # open_clip would stretch position embeddings of another size in silence
+    reshaped = [name for name in wanted if shapes.get(name, wanted[name]) != wanted[name]]
+    refuse_gaps(path, _gaps(mismatched=[(name,) for name in reshaped if not name.startswith(skipped)]), ())
+    with _quiet():
+        if but:
+            kept: dict[str, Tensor] = {k: v for k, v in load_file(file).items() if not k.startswith(skipped)}
+            found = model.load_state_dict(kept, strict=False)
+        else:
+            found = open_clip.load_checkpoint(model, str(file), strict=False)
+    missing = [name for name in found.missing_keys if not name.startswith(skipped)]
+    refuse_gaps(path, _gaps(missing=missing, unexpected=found.unexpected_keys), ())
+
+
+def _gaps(missing: Any = (), unexpected: Any = (), mismatched: Any = ()) -> dict[str, Any]:
+    return {"missing_keys": missing, "unexpected_keys": unexpected, "mismatched_keys": mismatched}
+
+
+def _check_vocabulary(path: str, model: Any, tokenizer: Any) -> None:
+    known = getattr(model, "text", model).vocab_size
+    words = tokenizer.vocab_size if hasattr(tokenizer, "vocab_size") else len(tokenizer.tokenizer)
+    if words > known:
+        raise InputError(
+            path, expected=f"a tokenizer of at most {known} words, which the text tower knows", got=words,
+            remedy="take config and tokenizer from the same checkpoint",
+        )  # fmt: skip
+
+
+@contextmanager
+def _in_words(path: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except SafetensorError as error:
+        raise InputError(
+            path, expected="whole safetensors files", got=" ".join(str(error).split()), remedy="download it again"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AssertionError, RuntimeError) as error:
+        raise InputError(
+            path, expected=f"an open_clip checkpoint with {CONFIG}, safetensors and tokenizer",
+            got=" ".join(str(error).split()), remedy="check the path, Hub id or architecture:tag",
+        ) from error  # fmt: skip
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without open_clip's remarks; it makes them on the root logger, and would set that up where nobody had."""
+    root, silent = logging.getLogger(), logging.NullHandler()
+    before = root.manager.disable
+    root.addHandler(silent)
+    logging.disable(max(before, logging.WARNING))
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        logging.disable(before)
+        root.removeHandler(silent)
