@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
 
 from mmembed.items import Image, Item
+from mmembed.models.backbones.qwen_vl.scratch import SCRATCH
 from mmembed.models.scratch import make_scratch
 from mmembed.models.settings import Scratch
 
@@ -26,7 +27,7 @@ class PlainTwin:
     """
 
     def __init__(self, scratch: Scratch, texts: Iterable[str], *, batch_rows: int = 16) -> None:
-        checkpoint = make_scratch(scratch, texts)
+        checkpoint = make_scratch(scratch, SCRATCH, texts)
         self.model = checkpoint.model
         self.batch_rows = batch_rows
         vision = self.model.config.vision_config

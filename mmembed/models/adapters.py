@@ -5,25 +5,34 @@ warning only; here the names are translated and every missing or unexpected one 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper, set_additional_trainable_modules
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmembed.errors import InputError
 from mmembed.models.settings import Lora
+from mmembed.models.special_tokens import embedding_name
 
 WEIGHTS = "adapter_model.safetensors"
 # the wrapper's prefix, then the prefix of a model with its head: the names every library expects
 PREFIX = "base_model.model.model."
 
 
-def add_lora(model: nn.Module, lora: Lora) -> None:
+def add_lora(model: nn.Module, lora: Lora, tokens: Sequence[int] = ()) -> None:
     """Put a fresh adapter into ``model``; from then on only the adapter trains.
+
+    Args:
+        model: the base model.
+        lora: the adapter.
+        tokens: ids whose rows of the embedding table are part of it.
 
     Raises:
         InputError: none of the targets names a layer of the model.
@@ -35,9 +44,10 @@ def add_lora(model: nn.Module, lora: Lora) -> None:
         use_dora=lora.dora,
         target_modules=list(lora.targets),
         init_lora_weights="gaussian",
+        trainable_token_indices={embedding_name(model): list(tokens)} if tokens else None,
     )
     try:
-        inject_adapter_in_model(config, model)
+        _inject(config, model)
     except ValueError as error:
         raise InputError(
             "lora.targets", expected="suffixes of linear layers", got=lora.targets, remedy=str(error)
@@ -67,7 +77,8 @@ def load_adapter(model: nn.Module, source: str, renames: Sequence[tuple[str, str
         )
     config = PeftConfig.from_pretrained(str(directory))
     config.inference_mode = False
-    inject_adapter_in_model(config, model)
+    _settle_rows(model, config, renames, directory)
+    _inject(config, model)
     state = {rename(key, renames): value for key, value in load_file(directory / WEIGHTS).items()}
     expected: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
     missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
@@ -83,6 +94,29 @@ def load_adapter(model: nn.Module, source: str, renames: Sequence[tuple[str, str
     set_peft_model_state_dict(model, state)
 
 
+def merge_adapter(model: Any) -> None:
+    """Fold the adapter into the weights of ``model`` and take its layers out; the whole model trains from then on.
+
+    Raises:
+        InputError: there is no adapter, or its base is quantised.
+    """
+    if not hasattr(model, "peft_config"):
+        raise InputError("merge_adapter", expected="a model with an adapter", got="none", remedy="save it as it is")
+    if getattr(model, "is_quantized", False):
+        raise InputError(
+            "merge_adapter", expected="a base in whole weights", got="a quantised one",
+            remedy="open the adapter on the base without quantize",
+        )  # fmt: skip
+    for name, layer in list(_adapted(model)):
+        if isinstance(layer, AuxiliaryTrainingWrapper):
+            whole = layer.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
+        else:
+            layer.merge(safe_merge=True)
+            whole = layer.get_base_layer()
+        model.set_submodule(name, whole)
+    del model.peft_config
+
+
 def save_adapter(model: Any, directory: Path, base: str) -> None:
     """Write the adapter under the names peft gives it on the full model, so that other libraries load it."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -92,6 +126,57 @@ def save_adapter(model: Any, directory: Path, base: str) -> None:
     config = model.peft_config["default"]
     config.base_model_name_or_path = base
     config.save_pretrained(str(directory))
+
+
+def _inject(config: Any, model: Any) -> None:
+    """Put the adapter's layers in, and its rows of the embedding table, if it has any."""
+    rows, config.trainable_token_indices = config.trainable_token_indices, None
+    inject_adapter_in_model(config, model)
+    if rows:
+        config.trainable_token_indices = rows
+        with _without_namesakes(model, next(iter(rows))):
+            set_additional_trainable_modules(model, config, {"tie_word_embeddings": False}, "default")
+
+
+@contextmanager
+def _without_namesakes(model: nn.Module, name: str) -> Iterator[None]:
+    """Take out the modules whose names end as another's does: peft would take ``vision_embed_tokens`` for a table."""
+    hidden = {other: module for other, module in model.named_modules() if other.endswith(name) and other != name}
+    for other in hidden:
+        parent, _, child = other.rpartition(".")
+        setattr(model.get_submodule(parent), child, None)
+    try:
+        yield
+    finally:
+        for other, module in hidden.items():
+            parent, _, child = other.rpartition(".")
+            setattr(model.get_submodule(parent), child, module)
+
+
+def _adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The outermost of the layers that peft put in, by name."""
+    last = None
+    for name, module in model.named_modules():
+        inside = last is not None and name.startswith(f"{last}.")
+        if not inside and isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
+            last = name
+            yield name, module
+
+
+def _settle_rows(model: Any, config: Any, renames: Sequence[tuple[str, str]], directory: Path) -> None:
+    """Name the embedding table whose rows an adapter trained as ``model`` does, and see that it has these rows."""
+    rows = config.trainable_token_indices
+    if not rows:
+        return
+    rows = rows if isinstance(rows, dict) else {embedding_name(model): rows}
+    config.trainable_token_indices = {rename(f"base_model.model.{name}", renames): ids for name, ids in rows.items()}
+    number = model.get_input_embeddings().num_embeddings
+    highest = max(i for ids in rows.values() for i in ids)
+    if highest >= number:
+        raise InputError(
+            directory, expected=f"rows of an embedding table of {number}", got=f"row {highest}",
+            remedy="set special_tokens to the tokens it was trained with",
+        )  # fmt: skip
 
 
 def rename(key: str, renames: Sequence[tuple[str, str]]) -> str:

@@ -5,9 +5,10 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from mmembed.errors import InputError
 from mmembed.items import Item
 from mmembed.models.sequence import Batch, Features, Hidden, Row, Sequence
-from mmembed.models.settings import Side
+from mmembed.models.settings import ComposerSettings, LastToken, Lora, PoolerSettings, Side
 
 
 class Preprocessor(Protocol):
@@ -15,6 +16,9 @@ class Preprocessor(Protocol):
 
     def __call__(self, item: Item, side: Side) -> Row:
         """Decode, render, tokenize and place one item."""
+
+    def filler(self) -> Item:
+        """A small item for which every part of the model runs."""
 
 
 class Backbone(nn.Module):
@@ -24,11 +28,20 @@ class Backbone(nn.Module):
         model: the library's base model.
         preprocessor: picklable, CPU only.
         width: D, the size of a hidden state.
+        usual_pooler: how its hidden states are pooled where the settings do not say.
+        unused: beginnings of the names of weights that no embedding depends on; they never train.
     """
 
     model: Any
     preprocessor: Preprocessor
     width: int
+    usual_pooler: PoolerSettings = LastToken()
+    unused: tuple[str, ...] = ()
+
+    @property
+    def runs_twice_beyond(self) -> int | None:
+        """Tokens beyond which a row runs apart from the shorter ones of its batch; None where none does."""
+        return None
 
     def vision(self, batch: Batch) -> Features:
         """Encode the batch's distinct media."""
@@ -38,14 +51,46 @@ class Backbone(nn.Module):
         """Token embeddings with the media's features in their slots."""
         raise NotImplementedError
 
-    def run(self, sequence: Sequence) -> Hidden:
-        """The language model over the sequence; states after the final norm."""
+    def run(self, sequence: Sequence, layers: tuple[int, ...] = ()) -> Hidden:
+        """The language model over the sequence; states after the final norm, and of the layers asked for."""
+        raise NotImplementedError
+
+    def check_pooler(self, settings: PoolerSettings) -> None:
+        """Refuse a pooler that its hidden states are not made for.
+
+        Raises:
+            InputError: a composer, where hidden states are tokens.
+        """
+        if isinstance(getattr(settings, "pooler", settings), ComposerSettings):
+            raise InputError(
+                "pooler", expected="a pooler of tokens, for media and text are one sequence here",
+                got=type(settings).__name__, remedy=f"{type(self.usual_pooler).__name__} is usual",
+            )  # fmt: skip
+
+    def check_lora(self, lora: Lora) -> None:
+        """Refuse an adapter on layers that cannot carry one.
+
+        Raises:
+            InputError: the layer is named.
+        """
+
+    def token_id(self, word: str) -> int:
+        """The id of a word that is one token.
+
+        Raises:
+            InputError: it is not one token of the tokenizer, or the model pools no tokens.
+        """
         raise NotImplementedError
 
     @property
     def tower(self) -> nn.Module:
         """The part that :meth:`vision` runs."""
         raise NotImplementedError
+
+    @property
+    def trained_tokens(self) -> list[int]:
+        """Ids whose rows of the embedding table an adapter trains along."""
+        return []
 
     @property
     def tower_is_frozen(self) -> bool:

@@ -1,67 +1,87 @@
 """Checkpoints in the libraries' own layout, opened strictly: no pickle, no remote code, no weight left to chance."""
 
-import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModel, AutoTokenizer, BitsAndBytesConfig
-from transformers.utils import cached_file
+from safetensors import SafetensorError
+from transformers import AutoModel, BitsAndBytesConfig
 from transformers.utils import logging as library_logging
 
 from mmembed.errors import InputError
 from mmembed.files import write_json
+from mmembed.models.families import Family
+from mmembed.models.hub import Where, read_json
 from mmembed.models.settings import DType
 
 # what a checkpoint saved with its language-model head holds beyond the base model
 HEAD = "lm_head."
-# the modules that are never quantised
-TOWER = ["visual"]
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass
 class Checkpoint:
-    """A base model without its head, its tokenizer, and the facts of its image preprocessing."""
+    """A base model without its head, its tokenizer, and what ``preprocessor_config.json`` says of pictures."""
 
     model: Any
     tokenizer: Any
-    image_mean: tuple[float, ...] = CLIP_MEAN
-    image_std: tuple[float, ...] = CLIP_STD
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def image_mean(self) -> tuple[float, ...]:
+        """Mean of the three channels, CLIP's where the checkpoint says none."""
+        return tuple(self.preprocessing.get("image_mean", CLIP_MEAN))
+
+    @property
+    def image_std(self) -> tuple[float, ...]:
+        """Standard deviation of the three channels."""
+        return tuple(self.preprocessing.get("image_std", CLIP_STD))
+
+    @property
+    def stated_preprocessing(self) -> dict[str, Any]:
+        """The same with mean and deviation stated, as it is saved."""
+        return self.preprocessing | {"image_mean": list(self.image_mean), "image_std": list(self.image_std)}
 
 
 def open_checkpoint(
     path: str,
+    family: Family,
     *,
-    revision: str | None,
-    dtype: DType,
-    attention: str,
+    revision: str | None = None,
+    dtype: DType = "float32",
+    attention: str = "sdpa",
     quantize: Literal["nf4", "int8"] | None = None,
 ) -> Checkpoint:
     """Open a directory or Hub repository.
 
     Args:
         path: directory or Hub id.
+        family: what is expected there.
         revision: commit of the Hub repository.
         dtype: type of the weights.
         attention: its kernel, as transformers names it.
         quantize: hold the language model's linear layers in 4 or 8 bits; then no weight trains but an adapter's.
 
     Raises:
-        InputError: nothing there, no safetensors, or missing or unexpected weights, which are listed; or what
-            quantises is not installed.
+        InputError: nothing there, another family's model, no safetensors or not all of them, or missing or unexpected
+            weights, which are listed; or what quantises is not installed.
     """
-    where: dict[str, Any] = {"revision": revision} if revision else {}
-    how: dict[str, Any] = {} if quantize is None else {"quantization_config": _quantization(quantize, dtype)}
-    try:
+    where: Where = {"revision": revision} if revision else {}
+    how: dict[str, Any] = {}
+    if quantize is not None:
+        how["quantization_config"] = _quantization(quantize, dtype, family.tower)
+    with in_words(path):
+        config = family.read_config(path, where)
+        family.check(config.model_type, f"{path}: model_type")
         with _quiet():
             model, info = AutoModel.from_pretrained(
                 path,
+                config=config,
                 dtype=getattr(torch, dtype),
                 attn_implementation=attention,
                 use_safetensors=True,
@@ -72,21 +92,15 @@ def open_checkpoint(
                 **how,
                 **where,
             )
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **where)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            path, expected="a checkpoint with config.json, safetensors and tokenizer", got=" ".join(str(error).split()),
-            remedy="check the path or Hub id",
-        ) from error  # fmt: skip
-    _refuse_gaps(path, info)
+        tokenizer = family.read_tokenizer(path, where)
+    refuse_gaps(path, info, family.heads)
     if quantize is not None:
         _settle_quantised(model)
     if not tokenizer.chat_template:
-        tokenizer.chat_template = _read_json(path, "chat_template.json", where).get("chat_template")
-    facts = _read_json(path, "preprocessor_config.json", where)
-    facts = facts or _read_json(path, "processor_config.json", where).get("image_processor", {})
-    mean, std = facts.get("image_mean", CLIP_MEAN), facts.get("image_std", CLIP_STD)
-    return Checkpoint(model, tokenizer, tuple(mean), tuple(std))
+        tokenizer.chat_template = read_json(path, "chat_template.json", where).get("chat_template")
+    preprocessing = read_json(path, "preprocessor_config.json", where)
+    preprocessing = preprocessing or read_json(path, "processor_config.json", where).get("image_processor", {})
+    return Checkpoint(model, tokenizer, preprocessing)
 
 
 def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
@@ -103,19 +117,34 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
     with _quiet():
         checkpoint.model.save_pretrained(directory)
     checkpoint.tokenizer.save_pretrained(directory)
-    vision = checkpoint.model.config.vision_config
-    facts = {
-        "image_processor_type": "Qwen2VLImageProcessor",
-        "image_mean": list(checkpoint.image_mean),
-        "image_std": list(checkpoint.image_std),
-        "patch_size": vision.patch_size,
-        "merge_size": vision.spatial_merge_size,
-        "temporal_patch_size": vision.temporal_patch_size,
-    }
-    write_json(directory / "preprocessor_config.json", facts)
+    if checkpoint.preprocessing:
+        write_json(directory / "preprocessor_config.json", checkpoint.stated_preprocessing)
 
 
-def _quantization(quantize: Literal["nf4", "int8"], dtype: DType) -> BitsAndBytesConfig:
+@contextmanager
+def in_words(path: str) -> Iterator[None]:
+    """Say in words what a library raises for a checkpoint that cannot be opened, or for a kernel that is not there."""
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(
+            "backbone.attention", expected="a kernel that is installed", got=" ".join(str(error).split()),
+            remedy="install it, or use sdpa",
+        ) from error  # fmt: skip
+    except SafetensorError as error:
+        raise InputError(
+            path, expected="whole safetensors files", got=" ".join(str(error).split()), remedy="download it again"
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            path, expected="a checkpoint with config.json, safetensors and tokenizer", got=" ".join(str(error).split()),
+            remedy="check the path or Hub id",
+        ) from error  # fmt: skip
+
+
+def _quantization(quantize: Literal["nf4", "int8"], dtype: DType, tower: Iterable[str]) -> BitsAndBytesConfig:
     """QLoRA's choice (arXiv:2305.14314, section 3): NF4, its constants quantised too, computing in a wider type.
 
     The tower stays whole, as is usual: it holds a small part of the weights.
@@ -128,13 +157,13 @@ def _quantization(quantize: Literal["nf4", "int8"], dtype: DType) -> BitsAndByte
             remedy="pip install mmembed[quantized], or leave quantize out",
         ) from error  # fmt: skip
     if quantize == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=TOWER)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(tower))
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
-        llm_int8_skip_modules=TOWER,
+        llm_int8_skip_modules=list(tower),
     )
 
 
@@ -167,9 +196,19 @@ def _quiet() -> Iterator[None]:
             library_logging.enable_progress_bar()
 
 
-def _refuse_gaps(path: str, info: dict[str, Any]) -> None:
-    missing = sorted(info["missing_keys"])
-    unexpected = sorted(key for key in info["unexpected_keys"] if not key.startswith(HEAD))
+def refuse_gaps(path: str, info: dict[str, Any], heads: tuple[str, ...]) -> None:
+    """Refuse a checkpoint that does not hold exactly its model's weights.
+
+    Args:
+        path: names it in the error.
+        info: ``missing_keys``, ``unexpected_keys`` and ``mismatched_keys`` as transformers reports them.
+        heads: beginnings of names that may be missing or left over.
+
+    Raises:
+        InputError: the first 20 names are listed.
+    """
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith(heads))
+    unexpected = sorted(key for key in info["unexpected_keys"] if not key.startswith((HEAD, *heads)))
     mismatched = sorted(str(entry[0]) for entry in info["mismatched_keys"])
     for problem, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched)):
         if keys:
@@ -178,8 +217,3 @@ def _refuse_gaps(path: str, info: dict[str, Any]) -> None:
                 got=f"{len(keys)} {problem}: {', '.join(keys[:20])}",
                 remedy="use the checkpoint's own config, or an intact copy",
             )  # fmt: skip
-
-
-def _read_json(path: str, name: str, where: dict[str, Any]) -> dict[str, Any]:
-    found = cached_file(path, name, _raise_exceptions_for_missing_entries=False, **where)
-    return dict(json.loads(Path(found).read_text(encoding="utf-8"))) if found else {}

@@ -13,13 +13,22 @@ from torch import Tensor, nn
 from mmembed.errors import InputError
 from mmembed.files import whole_directory, write_text
 from mmembed.items import Item, ItemLike
-from mmembed.models.adapters import add_lora, save_adapter
+from mmembed.models.adapters import add_lora, merge_adapter, save_adapter
 from mmembed.models.backbone import Backbone
 from mmembed.models.chunks import plan_chunks
 from mmembed.models.features import SharedFeatures
 from mmembed.models.media_cache import MediaCache
 from mmembed.models.profiles import load_profile
-from mmembed.models.saved import SETTINGS_FILE, base_of, override, saved_settings
+from mmembed.models.saved import (
+    POOLER_FILE,
+    SETTINGS_FILE,
+    base_of,
+    beside,
+    load_pooler,
+    override,
+    save_pooler,
+    saved_settings,
+)
 from mmembed.models.sequence import Batch, Features, Row, collate
 from mmembed.models.settings import EmbedderSettings, Side
 from mmembed.progress import track
@@ -41,16 +50,21 @@ class Embedder(nn.Module):
         With settings that name a LoRA and no adapter to load, a fresh adapter is put in.
         """
         super().__init__()
-        self.settings = settings
         if settings.lora is not None and getattr(settings.backbone, "scratch", None) is not None:
             raise InputError("lora", expected="a checkpoint to adapt", got="a scratch model", remedy="train it whole")
         regions = None if settings.regions is None else settings.regions.build()
         self.backbone: Backbone = settings.backbone.build(prompt=settings.prompt, texts=texts, regions=regions)
-        self.pooler = settings.pooler.build()
+        pooler = settings.pooler or self.backbone.usual_pooler
+        self.backbone.check_pooler(pooler)
+        self.settings = replace(settings, pooler=pooler)
+        self.pooler = pooler.build(self.backbone.width, self.backbone.token_id)
+        if settings.pooler_weights is not None:
+            load_pooler(self.pooler, settings.pooler_weights)
         if settings.lora is not None and not self.has_adapter:
-            add_lora(self.backbone.model, settings.lora)
-        self.trainable = frozenset(name for name, p in self.named_parameters() if p.requires_grad)
-        """Names of the parameters that training may change: all, or an adapter's."""
+            self.backbone.check_lora(settings.lora)
+            add_lora(self.backbone.model, settings.lora, self.backbone.trained_tokens)
+        self.trainable = self._trainable()
+        """Names of the parameters that training may change: all, or an adapter's and the pooler's."""
 
     @property
     def has_adapter(self) -> bool:
@@ -65,7 +79,7 @@ class Embedder(nn.Module):
     @property
     def width(self) -> int:
         """D, the size of an embedding."""
-        return self.backbone.width
+        return self.pooler.out_width or self.backbone.width
 
     def prepare(self, items: Sequence[Item], side: Side) -> list[Row]:
         """Decode, render and tokenize items; an error names the item's place in ``items``."""
@@ -84,7 +98,7 @@ class Embedder(nn.Module):
         """
         if features is None:
             features = self.backbone.vision(batch)
-        hidden = self.backbone.run(self.backbone.embed(batch, features))
+        hidden = self.backbone.run(self.backbone.embed(batch, features), self.pooler.layers)
         pooled = self.pooler(hidden).float()
         return F.normalize(pooled, dim=-1) if self.settings.normalize else pooled
 
@@ -135,10 +149,23 @@ class Embedder(nn.Module):
         """Inner products ``[Q, N]`` of two sets of embeddings."""
         return queries @ targets.T
 
+    def merge_adapter(self) -> Self:
+        """Fold the adapter into the weights, in place; what is saved from then on is a whole checkpoint.
+
+        Raises:
+            InputError: there is no adapter, or its base is quantised.
+        """
+        merge_adapter(self.backbone.model)
+        backbone: Any = self.settings.backbone
+        self.settings = replace(self.settings, backbone=replace(backbone, adapter=None), lora=None)
+        self.backbone.model.requires_grad_(True)
+        self.trainable = self._trainable()
+        return self
+
     def save(self, directory: str | Path) -> None:
         """Write the weights and ``embedder.yaml``; the directory appears whole or not at all.
 
-        A model that trained an adapter saves the adapter and names its base.
+        A model that trained an adapter saves the adapter and names its base. Weights of the pooler stand beside either.
         """
         target = Path(directory)
         with whole_directory(target) as part:
@@ -150,7 +177,9 @@ class Embedder(nn.Module):
             else:
                 self.backbone.save(part)
                 backbone = replace(backbone, path=".", revision=None, scratch=None, adapter=None)
-            write_text(part / SETTINGS_FILE, dump_yaml(replace(self.settings, backbone=backbone)))
+            pooler = f"./{POOLER_FILE}" if save_pooler(self.pooler, part / POOLER_FILE) else None
+            settings = replace(self.settings, backbone=backbone, pooler_weights=pooler)
+            write_text(part / SETTINGS_FILE, dump_yaml(settings))
 
     @classmethod
     def from_pretrained(
@@ -184,9 +213,23 @@ class Embedder(nn.Module):
             places["adapter"] = adapter
         elif backbone.adapter is not None and backbone.adapter.startswith("./"):
             places["adapter"] = str(root / backbone.adapter)
-        embedder = cls(replace(settings, backbone=replace(backbone, **places)))
+        pooler = settings.pooler_weights
+        if pooler is not None and pooler.startswith("./"):
+            pooler = beside(str(model), pooler.removeprefix("./"))
+        embedder = cls(replace(settings, backbone=replace(backbone, **places), pooler_weights=pooler))
+        if pooler is None and embedder.pooler.state_dict():
+            raise InputError(
+                model, expected=f"the pooler's trained weights, {POOLER_FILE}", got="pooler_weights: null",
+                remedy="train the pooler first: Embedder(settings) starts it afresh",
+            )  # fmt: skip
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return embedder.to(chosen).eval()
+
+    def _trainable(self) -> frozenset[str]:
+        """The names of what trains, once weights that no embedding depends on are frozen."""
+        for name, parameter in self.backbone.model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and not name.startswith(self.backbone.unused))
+        return frozenset(name for name, p in self.named_parameters() if p.requires_grad)
 
     def _item(self, i: int, value: Any, instruction: str | None) -> Item:
         try:

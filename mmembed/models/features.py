@@ -1,6 +1,7 @@
 """A tower's features kept by medium, so that one met again does not pass the tower again."""
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -41,8 +42,12 @@ def select_media(batch: Batch, media: list[int]) -> Batch:
     """A batch with only these of its media, as far as :meth:`Backbone.vision` looks."""
     if batch.pixels is None or len(media) == len(batch.media):
         return batch
-    pieces = torch.split(batch.pixels, batch.grids.prod(-1).tolist())
-    return Batch(
-        batch.ids, batch.kinds, batch.positions, batch.lengths, batch.is_query,
-        torch.cat([pieces[i] for i in media]), batch.grids[media], batch.slots, [batch.media[i] for i in media],
-    )  # fmt: skip
+    pieces = torch.split(batch.pixels, batch.blocks.tolist())
+    return replace(
+        batch,
+        pixels=torch.cat([pieces[i] for i in media]),
+        grids=batch.grids[media],
+        blocks=batch.blocks[media],
+        sizes=batch.sizes[media],
+        media=[batch.media[i] for i in media],
+    )

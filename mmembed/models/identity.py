@@ -19,7 +19,8 @@ from mmembed.models.embedder import Embedder
 from mmembed.settings import dump_settings, flat_settings
 
 LIBRARIES = (
-    *("torch", "torchvision", "transformers", "tokenizers", "peft", "bitsandbytes", "flash-attn"),
+    *("torch", "torchvision", "transformers", "tokenizers", "open_clip_torch", "timm"),
+    *("peft", "bitsandbytes", "flash-attn"),
     *("pillow", "av", "torchcodec", "decord", "pypdfium2"),
 )
 """Packages that turn files into vectors; another version of one may give other vectors."""
@@ -36,7 +37,7 @@ def identity(model: Embedder) -> dict[str, str]:
     Reads every weight once, which takes seconds for large models.
     """
     weights = model.state_dict()
-    adapter = {name: tensor for name, tensor in weights.items() if "lora_" in name}
+    adapter = {name: tensor for name, tensor in weights.items() if "lora_" in name or "token_adapter.trainable" in name}
     base = {name: tensor for name, tensor in weights.items() if name not in adapter}
     return {
         "weights": weights_fingerprint(base),
@@ -61,7 +62,8 @@ def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
 
 def _settings(model: Embedder) -> dict[str, str]:
     values = dump_settings(model.settings)
-    values.pop("lora")
+    for name in ("lora", "pooler_weights"):
+        values.pop(name)
     for name in _NOT_SETTINGS:
         values["backbone"]["init_args"].pop(name, None)
     return {name.replace("init_args.", ""): json.dumps(value) for name, value in flat_settings(values).items()}

@@ -7,12 +7,13 @@ by what it looks like.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from mmembed.items import Image, Item, Page, Part, Video
+from mmembed.errors import InputError
+from mmembed.items import Item, Part, Video
 from mmembed.models.settings import ChatPrompt, PromptStyle, RawPrompt
 
 # private-use characters, which no tokenizer's template contains; user text never passes through the template
@@ -48,6 +49,7 @@ def render(
     medium_words: Sequence[str],
     apply_template: ApplyTemplate | None = None,
     region_words: Sequence[str] = (),
+    placeholders: Collection[str] = ("<|image_pad|>", "<|video_pad|>"),
 ) -> list[Segment]:
     """Write an Item in a style.
 
@@ -57,6 +59,7 @@ def render(
         medium_words: for each medium of the item, in order, the text that stands for it.
         apply_template: the tokenizer's chat template: messages and whether to open the assistant's turn -> text.
         region_words: for each medium, in order, words that point into it and stand right behind it; empty for none.
+        placeholders: the tokens that the template writes where a medium stands.
 
     Returns:
         Segments whose texts, joined, are the prompt.
@@ -67,7 +70,7 @@ def render(
     elif isinstance(style, ChatPrompt):
         if apply_template is None:
             raise ValueError("the chat style needs the tokenizer's template")
-        segments = _chat(item, style, medium_words, region_words, apply_template)
+        segments = _Chat(item, style, medium_words, region_words, placeholders).segments(apply_template)
     else:
         raise TypeError(f"no renderer for {type(style).__name__}")
     suffix = getattr(style, "suffix", "")
@@ -106,55 +109,93 @@ def _raw(item: Item, style: RawPrompt, medium_words: Sequence[str], region_words
     return [piece for i, p in enumerate(pieces) for piece in ((separator, p) if i else (p,))]
 
 
-def _chat(
-    item: Item,
-    style: ChatPrompt,
-    medium_words: Sequence[str],
-    region_words: Sequence[str],
-    apply_template: ApplyTemplate,
-) -> list[Segment]:
-    """Render the template around numbered placeholders, then put the real texts where these stand."""
-    texts: list[Segment] = []
+class _Chat:
+    """Renders the template around numbered placeholders, then puts the real segments where these stand."""
 
-    def placeholder(text: str, kind: Kind) -> str:
-        texts.append(Segment(text, kind))
-        return f"{_OPEN}{len(texts) - 1}{_CLOSE}"
+    def __init__(
+        self,
+        item: Item,
+        style: ChatPrompt,
+        medium_words: Sequence[str],
+        region_words: Sequence[str],
+        placeholders: Collection[str],
+    ) -> None:
+        self.item = item
+        self.style = style
+        self.parts = _parts(item, medium_words, region_words)
+        self.placeholders = placeholders
+        self.placed: list[Segment] = []
 
-    messages: list[dict[str, Any]] = []
-    content: list[dict[str, Any]] = []
-    if item.instruction is not None:
-        words = placeholder(item.instruction, Kind.INSTRUCTION)
-        if style.instruction_role == "system":
-            messages.append({"role": "system", "content": [{"type": "text", "text": words}]})
-        else:
-            content.append({"type": "text", "text": words})
-    kinds: list[Kind] = []
-    for part in item.content:
-        if isinstance(part, str):
-            content.append({"type": "text", "text": placeholder(part, Kind.TEXT)})
-        else:
-            content.append({"type": "image" if isinstance(part, Image | Page) else "video"})
-            if region_words[len(kinds)]:
-                content.append({"type": "text", "text": placeholder(region_words[len(kinds)], Kind.REGION)})
-            kinds.append(medium_kind(part))
-    messages.append({"role": "user", "content": content})
-    return _fill(apply_template(messages, style.generation_prompt), texts, kinds, medium_words)
+    def segments(self, apply_template: ApplyTemplate) -> list[Segment]:
+        """The whole conversation."""
+        messages = [{"role": role, "content": self._content(turn)} for role, turn in self._turns()]
+        return self._fill(apply_template(messages, self.style.generation_prompt))
 
+    def _turns(self) -> list[tuple[str, list[Segment]]]:
+        """Who says what."""
+        instruction = self._instruction()
+        turns, user = [], list(self.parts)
+        if instruction and self.style.instruction_role == "system":
+            turns.append(("system", instruction))
+        elif self.style.instruction_role == "user":
+            user = instruction + user
+        elif instruction:
+            first = next((i for i, part in enumerate(user) if part.kind is Kind.TEXT), len(user))
+            separator = self.style.instruction_separator
+            if separator and first < len(user) and not self.item.verbatim:
+                instruction.append(Segment(separator, Kind.TEMPLATE))
+            user[first:first] = instruction
+        request = getattr(self.style.request, self._holds())
+        turns.append(("user", [*user, *([Segment(request, Kind.TEMPLATE)] if request else [])]))
+        if self.style.answer:
+            turns.append(("assistant", [Segment(self.style.answer, Kind.TEMPLATE)]))
+        return turns
 
-def _fill(template: str, texts: list[Segment], kinds: list[Kind], medium_words: Sequence[str]) -> list[Segment]:
-    pads = r"(<\|(?:image|video)_pad\|>|<image>)"
-    segments: list[Segment] = []
-    seen = 0
-    for piece in re.split(rf"({_OPEN}\d+{_CLOSE})|{pads}", template):
-        if not piece:
-            continue
-        if piece[0] == _OPEN:
-            segments.append(texts[int(piece[1:-1])])
-        elif re.fullmatch(pads, piece):
-            segments.append(Segment(medium_words[seen], kinds[seen], seen))
-            seen += 1
-        else:
-            segments.append(Segment(piece, Kind.TEMPLATE))
-    if seen != len(medium_words):
-        raise ValueError(f"the chat template placed {seen} of {len(medium_words)} media")
-    return segments
+    def _instruction(self) -> list[Segment]:
+        if self.item.instruction is None:
+            return []
+        before, after = self.style.instruction_markers
+        return [Segment(before + self.item.instruction + after, Kind.INSTRUCTION)]
+
+    def _holds(self) -> str:
+        """The field of Request that speaks of this item."""
+        has_text = self.item.instruction is not None or any(part.kind is Kind.TEXT for part in self.parts)
+        if not self.item.media:
+            return "text"
+        return "both" if has_text else "media"
+
+    def _content(self, turn: list[Segment]) -> str | list[dict[str, str]]:
+        if self.style.content == "text":
+            return "".join(self._placeholder(segment) for segment in turn)
+        names = {Kind.IMAGE: "image", Kind.VIDEO: "video"}
+        return [
+            {"type": "text", "text": self._placeholder(segment)}
+            if segment.medium is None
+            else {"type": names[segment.kind]}
+            for segment in turn
+        ]
+
+    def _placeholder(self, segment: Segment) -> str:
+        self.placed.append(segment)
+        return f"{_OPEN}{len(self.placed) - 1}{_CLOSE}"
+
+    def _fill(self, template: str) -> list[Segment]:
+        pads = "|".join(map(re.escape, self.placeholders)) or "(?!)"
+        media = [part for part in self.parts if part.medium is not None]
+        waiting = iter(media)
+        segments: list[Segment] = []
+        for piece in re.split(rf"({_OPEN}\d+{_CLOSE})|({pads})", template):
+            if not piece:
+                continue
+            if piece[0] == _OPEN:
+                segments.append(self.placed[int(piece[1:-1])])
+            elif re.fullmatch(pads, piece) and (medium := next(waiting, None)):
+                segments.append(medium)
+            else:
+                segments.append(Segment(piece, Kind.TEMPLATE))
+        if sum(segment.medium is not None for segment in segments) != len(media):
+            raise InputError(
+                "prompt", expected=f"a chat template that places {len(media)} media", got=template,
+                remedy="set content: text for a template that takes a message as one string, or use RawPrompt",
+            )  # fmt: skip
+        return segments

@@ -1,9 +1,12 @@
-"""What lies beside saved weights: finding ``embedder.yaml``, changing what it says, and naming an adapter's base."""
+"""What lies beside saved weights: ``embedder.yaml`` and changes to what it says, an adapter's base, pooler weights."""
 
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from mmembed.errors import InputError, nearest
 from mmembed.models.profiles import profile_names
@@ -11,6 +14,7 @@ from mmembed.models.settings import EmbedderSettings
 from mmembed.settings import dump_settings, load_yaml, read_settings
 
 SETTINGS_FILE = "embedder.yaml"
+POOLER_FILE = "pooler.safetensors"
 
 
 def base_of(path: str, target: Path) -> str:
@@ -47,9 +51,7 @@ def saved_settings(model: str) -> dict[str, Any]:
     Raises:
         InputError: nothing there, or no such file in it.
     """
-    path = Path(model) / SETTINGS_FILE
-    if not path.is_file() and not Path(model).exists():
-        path = _from_hub(model)
+    path = Path(beside(model, SETTINGS_FILE))
     if not path.is_file():
         raise InputError(
             model, expected=f"{SETTINGS_FILE} beside the weights", got="none",
@@ -58,13 +60,50 @@ def saved_settings(model: str) -> dict[str, Any]:
     return dict(load_yaml(path))
 
 
-def _from_hub(model: str) -> Path:
+def beside(model: str, name: str) -> str:
+    """The path of a file of a directory or Hub repository, whether it is there or not."""
+    path = Path(model) / name
+    return str(path if path.is_file() or Path(model).exists() else _from_hub(model, name))
+
+
+def save_pooler(pooler: nn.Module, path: Path) -> bool:
+    """Write a pooler's weights if it has any; whether it has."""
+    state = {name: value.detach().cpu().contiguous() for name, value in pooler.state_dict().items()}
+    if state:
+        save_file(state, path)
+    return bool(state)
+
+
+def load_pooler(pooler: nn.Module, path: str) -> None:
+    """Read a pooler's weights.
+
+    Raises:
+        InputError: no such file, or a missing or unexpected weight, or one of another shape; they are listed.
+    """
+    if not Path(path).is_file():
+        raise InputError(path, expected="the pooler's weights", got="no such file", remedy="save the model again")
+    state, expected = load_file(path), pooler.state_dict()
+    differ = {
+        "missing": expected.keys() - state.keys(),
+        "unexpected": state.keys() - expected.keys(),
+        "of another shape": {k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape},
+    }
+    if any(differ.values()):
+        raise InputError(
+            path, expected="exactly the weights of the pooler in the settings",
+            got="; ".join(f"{len(keys)} {what}: {', '.join(sorted(keys))}" for what, keys in differ.items() if keys),
+            remedy="use the settings it was trained with",
+        )  # fmt: skip
+    pooler.load_state_dict(state)
+
+
+def _from_hub(model: str, name: str) -> Path:
     from transformers.utils import cached_file
 
     try:
-        found = cached_file(model, SETTINGS_FILE, _raise_exceptions_for_missing_entries=False)
+        found = cached_file(model, name, _raise_exceptions_for_missing_entries=False)
     except OSError as error:
         raise InputError(
             model, expected="a directory or Hub id", got=" ".join(str(error).split()), remedy="check the name"
         ) from error
-    return Path(found) if found else Path(model) / SETTINGS_FILE
+    return Path(found) if found else Path(model) / name

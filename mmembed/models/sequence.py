@@ -2,7 +2,7 @@
 
 Flat means no padding until a kernel needs it, one place where inserted tokens move lengths, positions, kinds and
 deep-stack masks together, and poolers that are sums over segments. Shapes: B rows, T tokens of all rows together,
-D width, P patches of all media together, M distinct media, V visual tokens.
+D width, P blocks of pixels of all media together, M distinct media, V visual tokens.
 """
 
 from collections.abc import Sequence as SequenceOf
@@ -20,17 +20,19 @@ from mmembed.models.settings import Side
 
 @dataclass(frozen=True)
 class PreparedMedium:
-    """A picture or clip as patches, before normalisation.
+    """A picture or clip as blocks of pixels (patches, tiles, frames: the family says), before normalisation.
 
     Args:
         pixels: uint8 ``[P, 3, F, p, p]``; F is 1 for a still picture, else the tower's temporal patch.
-        grid: patches in time, height and width.
+        grid: blocks in time, height and width, as the family counts them.
         fingerprint: names the pixels and the preprocessing.
+        size: width and height as decoded, which regions are relative to.
     """
 
     pixels: Tensor
     grid: tuple[int, int, int]
     fingerprint: str
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ class Batch:
         lengths: tokens of each row ``[B]``.
         is_query: which rows are queries ``[B]``.
         pixels: uint8 ``[P, 3, F, p, p]``, None without media.
-        grids: ``[M, 3]`` patches in time, height, width of each distinct medium.
+        grids: ``[M, 3]`` blocks in time, height, width of each distinct medium.
+        blocks: how many blocks of ``pixels`` each distinct medium has ``[M]``.
+        sizes: ``[M, 2]`` width and height of each distinct medium as decoded.
         slots: for every place of a medium in reading order, which distinct medium stands there ``[S]``.
         media: fingerprints of the distinct media, in the order of ``grids``.
     """
@@ -85,6 +89,8 @@ class Batch:
     is_query: Tensor
     pixels: Tensor | None
     grids: Tensor
+    blocks: Tensor
+    sizes: Tensor
     slots: Tensor
     media: list[str] = field(default_factory=list)
 
@@ -118,6 +124,8 @@ def collate(rows: SequenceOf[Row]) -> Batch:
         is_query=torch.tensor([row.side == "query" for row in rows]),
         pixels=torch.cat(pixels) if pixels else None,
         grids=torch.tensor([m.grid for m in distinct.values()], dtype=torch.long).reshape(-1, 3),
+        blocks=torch.tensor([len(m.pixels) for m in distinct.values()], dtype=torch.long),
+        sizes=torch.tensor([m.size for m in distinct.values()], dtype=torch.long).reshape(-1, 2),
         slots=torch.tensor([order[m.fingerprint] for row in rows for m in row.media], dtype=torch.long),
         media=list(distinct),
     )
@@ -161,21 +169,41 @@ class Sequence:
 
     Args:
         embeds: ``[T, D]``.
+        ids: token ids ``[T]``, -1 for tokens that were inserted.
         lengths: tokens of each row ``[B]``.
         positions: ``[3, T]``.
         kinds: ``[T]``.
         visual: which tokens take part in the deep stack ``[T]``.
         is_query: which rows are queries ``[B]``.
         deepstack: for each fed layer ``[V, D]``, in the order of the visual tokens.
+        context: for each row the features ``[v, D]`` of its media, for layers that attend to them (Llama-3.2-Vision).
     """
 
     embeds: Tensor
+    ids: Tensor
     lengths: Tensor
     positions: Tensor
     kinds: Tensor
     visual: Tensor
     is_query: Tensor
     deepstack: list[Tensor] = field(default_factory=list)
+    context: list[list[Tensor]] = field(default_factory=list)
+
+    def select(self, rows: Tensor) -> "Sequence":
+        """The sequence with only the rows that ``rows`` (bool ``[B]``) says, in their order."""
+        kept = torch.repeat_interleave(rows, self.lengths)
+        return replace(
+            self,
+            embeds=self.embeds[kept],
+            ids=self.ids[kept],
+            lengths=self.lengths[rows],
+            positions=self.positions[:, kept],
+            kinds=self.kinds[kept],
+            visual=self.visual[kept],
+            is_query=self.is_query[rows],
+            deepstack=[layer[kept[self.visual]] for layer in self.deepstack],
+            context=[media for media, is_kept in zip(self.context, rows.tolist(), strict=False) if is_kept],
+        )
 
     def insert(self, insertions: SequenceOf[Insertion]) -> "Sequence":
         """The sequence with more tokens; lengths, positions, kinds and deep-stack mask move together.
@@ -205,6 +233,7 @@ class Sequence:
         return replace(
             self,
             embeds=torch.cat([new, self.embeds])[order],
+            ids=torch.cat([self.ids.new_full((len(new),), -1), self.ids])[order],
             lengths=self.lengths + added,
             positions=torch.cat([positions, self.positions], dim=1)[:, order],
             kinds=torch.cat([kinds.to(self.kinds.device), self.kinds])[order],
@@ -231,12 +260,28 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Hidden:
-    """Final hidden states of a batch, flat: states ``[T, D]``, and lengths, kinds, is_query as in Sequence."""
+    """Hidden states of a batch, flat.
+
+    Args:
+        states: of the last layer, after the final norm ``[T, D]``.
+        ids: as in Sequence; lengths, kinds and is_query alike.
+        lengths: see Sequence.
+        kinds: see Sequence.
+        is_query: see Sequence.
+        layers: states ``[T, D]`` of the layers that were asked for, in that order.
+    """
 
     states: Tensor
+    ids: Tensor
     lengths: Tensor
     kinds: Tensor
     is_query: Tensor
+    layers: list[Tensor] = field(default_factory=list)
+
+    @property
+    def rows(self) -> Tensor:
+        """Which row each token belongs to ``[T]``."""
+        return torch.repeat_interleave(torch.arange(len(self.lengths), device=self.lengths.device), self.lengths)
 
 
 class Padding:

@@ -4,23 +4,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import PIL.Image
 import torch
 from torch import Tensor
 
 from mmembed.data.quarantine import BadRow
 from mmembed.errors import InputError
 from mmembed.files import fingerprint
-from mmembed.items import Image, Item, Pair
+from mmembed.items import Item, Pair
 from mmembed.losses.candidates import Candidates
 from mmembed.models.backbone import Preprocessor
 from mmembed.models.chunks import plan_chunks
+from mmembed.models.prompts import Kind
 from mmembed.models.sequence import Batch, Row, collate
 from mmembed.models.settings import Side
 from mmembed.training.settings import Chunks
-
-FILLER_SIDE = 56
-"""Side in pixels of the picture in a filler row."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +91,8 @@ class PairPreparer:
         chunks: how rows are cut.
         sources: names of the mixture's sources in order; their places are the source numbers of the candidates. None
             given, all pairs are of one source.
-        filler: whether every chunk must run every part of the model, as sharded weights ask for: a chunk without media
-            then gets one more row, with a picture, whose embedding nobody uses.
+        filler: whether every chunk must run every part of the model, as sharded weights ask for: a chunk that does
+            not then gets one more row, the preprocessor's filler, whose embedding nobody uses.
     """
 
     def __init__(
@@ -104,7 +101,7 @@ class PairPreparer:
         self.preprocessor = preprocessor
         self.chunks = chunks
         self.numbers: Mapping[str, int] = {name: number for number, name in enumerate(sources)}
-        self.filler = preprocessor(_filler_item(), "query") if filler else None
+        self.filler = preprocessor(preprocessor.filler(), "query") if filler else None
 
     def __call__(self, number: int, pairs: Sequence[Pair]) -> TrainingBatch:
         """Prepare pairs as the batch of this number.
@@ -168,7 +165,7 @@ class PairPreparer:
         for chosen in plan:
             chunk = [distinct[i] for i in chosen]
             places |= {row.fingerprint: start + i for i, row in enumerate(chunk)}
-            if self.filler is not None and not any(row.media for row in chunk):
+            if self.filler is not None and not _runs_all(chunk, self.filler):
                 chunk.append(self.filler)
             chunks.append(collate(chunk))
             start += len(chunk)
@@ -198,5 +195,11 @@ def _class(pair: Pair) -> int:
     return _number(fingerprint(pair.source, pair.class_id)) if pair.class_id else -1
 
 
-def _filler_item() -> Item:
-    return Item((Image(PIL.Image.new("RGB", (FILLER_SIDE, FILLER_SIDE))),))
+def _runs_all(chunk: Sequence[Row], filler: Row) -> bool:
+    """Whether a chunk runs every part of the model that the filler runs: a tower, a text model of its own."""
+    media = not filler.media or any(row.media for row in chunk)
+    return media and (not _has_text(filler) or any(map(_has_text, chunk)))
+
+
+def _has_text(row: Row) -> bool:
+    return bool((row.kinds == Kind.TEXT).any())

@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
+from mmembed.errors import InputError
 from mmembed.models.embedder import Embedder
 from mmembed.models.sequence import Batch
 from mmembed.processes import everyone
@@ -24,6 +25,7 @@ def shard(embedder: Embedder, mesh: DeviceMesh) -> None:
 
     A frozen tower stays whole on each process: its features are computed outside the model's forward, once a step.
     """
+    _refuse_two_runs(embedder)
     tower = embedder.backbone.tower
     whole = set(tower.parameters()) if embedder.backbone.tower_is_frozen else set()
     for layer in layers_of(embedder.backbone):
@@ -47,6 +49,17 @@ def layers_of(backbone: nn.Module) -> list[nn.Module]:
             found += layers
             inside.update(below for layer in layers for below in layer.modules())
     return found
+
+
+def _refuse_two_runs(embedder: Embedder) -> None:
+    """A rank whose chunk runs as two, short rows and long, would wait for the others for ever."""
+    limit = embedder.backbone.runs_twice_beyond
+    longest = getattr(embedder.settings.backbone, "max_length", None)
+    if limit is not None and (longest is None or longest > limit):
+        raise InputError(
+            "strategy: fsdp2", expected=f"max_length of at most {limit}, or longrope_by: batch", got=longest,
+            remedy="set one of the two: rows of both lengths would take another number of runs on each rank",
+        )  # fmt: skip
 
 
 def is_sharded(embedder: nn.Module) -> bool:

@@ -1,0 +1,84 @@
+"""What the shared code must know of a family of checkpoints."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import AutoConfig
+
+from mmembed.errors import InputError, nearest
+from mmembed.models.hub import Where, read_tokenizer
+from mmembed.models.settings import Scratch
+
+
+@dataclass(frozen=True)
+class ScratchFamily:
+    """What a small random checkpoint of a family is made with.
+
+    Args:
+        special_tokens: first tokens of the vocabulary.
+        eos_token: one of them.
+        pad_token: one of them.
+        chat_template: Jinja, as transformers reads it; empty for none.
+        config: settings and tokenizer -> the architecture's config.
+        preprocessing: config -> what ``preprocessor_config.json`` says.
+        bos_token: one of the special tokens, put before every text; None for none.
+        adds_bos: whether the tokenizer itself puts it there, or whoever writes the prompt.
+        closing_token: one of the special tokens, put behind every text by the tokenizer; None for none.
+        settle: what to do to fresh weights, e.g. to gates that the library leaves shut.
+    """
+
+    special_tokens: tuple[str, ...]
+    eos_token: str
+    pad_token: str
+    chat_template: str
+    config: Callable[[Scratch, Any], Any]
+    preprocessing: Callable[[Any], dict[str, Any]]
+    bos_token: str | None = None
+    adds_bos: bool = True
+    closing_token: str | None = None
+    settle: Callable[[Any], None] | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is said once for all checkpoints of a family.
+
+    Args:
+        name: as its users say it.
+        architectures: model types as transformers names them.
+        tower: modules of the base model that are never quantised.
+        renames: patterns that translate module names of released adapters, applied in order.
+        scratch: how a small random one is made.
+        heads: beginnings of the names of weights that are a head's or a loss's, which a checkpoint may have or lack.
+    """
+
+    name: str
+    architectures: tuple[str, ...]
+    tower: tuple[str, ...]
+    renames: tuple[tuple[str, str], ...]
+    scratch: ScratchFamily
+    heads: tuple[str, ...] = ()
+
+    def read_config(self, path: str, where: Where) -> Any:
+        """The checkpoint's config; a family whose released ones transformers does not know translates them here."""
+        return AutoConfig.from_pretrained(path, trust_remote_code=False, **where)
+
+    def read_tokenizer(self, path: str, where: Where) -> Any:
+        """The checkpoint's tokenizer."""
+        return read_tokenizer(path, where)
+
+    def trim(self, model: Any) -> None:
+        """Take off a fresh or opened model what no embedding depends on, before any adapter is put in."""
+
+    def check(self, architecture: str, where: str) -> None:
+        """Refuse a model type of another family.
+
+        Raises:
+            InputError: the nearest known one is named.
+        """
+        if architecture not in self.architectures:
+            raise InputError(
+                where, expected=f"a {self.name} checkpoint", got=f"'{architecture}'",
+                remedy=nearest(architecture, self.architectures),
+            )  # fmt: skip

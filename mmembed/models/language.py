@@ -1,0 +1,208 @@
+"""What all backbones with a language model share: features into their slots, the model run under a policy, saving."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmembed.counters import count
+from mmembed.errors import InputError
+from mmembed.files import fingerprint
+from mmembed.models.backbone import Backbone
+from mmembed.models.checkpoint import Checkpoint, save_checkpoint
+from mmembed.models.policies import attention_mask, check_window, switched
+from mmembed.models.preprocess import LanguagePreprocessor
+from mmembed.models.prompts import Kind
+from mmembed.models.sequence import Batch, Features, Hidden, Padding, Sequence
+from mmembed.models.settings import LanguageSettings
+from mmembed.models.special_tokens import special_ids
+
+# where a config was read from, by which version, and the type its weights were saved in
+_NOT_CONFIG = ("_name_or_path", "transformers_version", "dtype", "architectures")
+
+
+class LanguageBackbone(Backbone):
+    """See :class:`mmembed.models.backbone.Backbone`.
+
+    A family gives ``language_model`` and ``vision``, and what it does otherwise than the rest.
+
+    Args:
+        checkpoint: model, tokenizer and preprocessing facts.
+        settings: of the family.
+        preprocessor: Item -> Row.
+    """
+
+    preprocessor: LanguagePreprocessor
+    settings: LanguageSettings
+
+    def __init__(self, checkpoint: Checkpoint, settings: LanguageSettings, preprocessor: LanguagePreprocessor) -> None:
+        super().__init__()
+        self.model = checkpoint.model
+        self.checkpoint = checkpoint
+        self.settings = settings
+        self.preprocessor = preprocessor
+        self.width = self.language_config.hidden_size
+        if settings.gradient_checkpointing:
+            _recompute_activations(self.model)
+
+    @property
+    def language_model(self) -> Any:
+        """The decoder or encoder: takes ``inputs_embeds`` and gives ``last_hidden_state``."""
+        return self.model.language_model
+
+    @property
+    def language_config(self) -> Any:
+        """Its config."""
+        return self.model.config.text_config
+
+    def embed(self, batch: Batch, features: Features) -> Sequence:
+        """Look up the tokens and put each medium's features into its slots."""
+        embeds = self.language_model.get_input_embeddings()(batch.ids)
+        visual = (batch.kinds == Kind.IMAGE) | (batch.kinds == Kind.VIDEO)
+        deepstack = []
+        if len(batch.slots):
+            slots = batch.slots.tolist()
+            places = visual.nonzero()[:, 0]
+            embeds = embeds.index_copy(0, places, _join(features.maps, slots).to(embeds.dtype))
+            deepstack = [_join(layer, slots) for layer in features.layers]
+        return Sequence(
+            embeds, batch.ids, batch.lengths, batch.positions, batch.kinds, visual, batch.is_query, deepstack
+        )
+
+    def run(self, sequence: Sequence, layers: tuple[int, ...] = ()) -> Hidden:
+        """The language model under the settings' attention policy."""
+        groups = self.groups(sequence.lengths)
+        if len(groups) == 1:
+            return self._run(sequence, layers)
+        return _rejoin(groups, [self._run(sequence.select(rows), layers) for rows in groups], sequence)
+
+    def groups(self, lengths: Tensor) -> list[Tensor]:
+        """Which rows ``[B]`` pass through the model together: all, but for those that rotate by other frequencies."""
+        limit = self.runs_twice_beyond
+        if limit is None:
+            return [torch.ones_like(lengths, dtype=torch.bool)]
+        return [rows for rows in (lengths <= limit, lengths > limit) if rows.any()]
+
+    @property
+    def runs_twice_beyond(self) -> int | None:
+        """Tokens beyond which a row rotates by the long list of LongRoPE and runs apart from shorter ones, or None."""
+        rope = getattr(self.language_config, "rope_parameters", None) or {}
+        if rope.get("rope_type") != "longrope" or self.settings.longrope_by == "batch":
+            return None
+        limit = getattr(self.language_config, "original_max_position_embeddings", None)
+        return rope.get("original_max_position_embeddings", limit)
+
+    def position_ids(self, positions: Tensor) -> Tensor:
+        """Padded positions ``[B, L, 3]`` as the language model takes them; one counter unless a family has three."""
+        return positions[..., 0]
+
+    def mask(self, sequence: Sequence, padding: Padding) -> Any:
+        """Which tokens see which, as the language model takes it; see :func:`attention_mask`.
+
+        Raises:
+            InputError: a row longer than a window that the mask would undo.
+        """
+        check_window(self.language_config, self.settings, padding.shape[1])
+        return attention_mask(self.settings, sequence, padding, sequence.embeds.dtype)
+
+    def extras(self, sequence: Sequence, padding: Padding) -> dict[str, Any]:
+        """What else the language model is handed."""
+        return {}
+
+    def _run(self, sequence: Sequence, layers: tuple[int, ...]) -> Hidden:
+        padding = Padding(sequence.lengths, self.settings.padding_side)
+        rows, longest = padding.shape
+        count("language_rows", rows)
+        count("language_tokens", len(sequence.embeds))
+        count("padded_tokens", rows * longest)
+        with switched(self.language_model, self.settings):
+            output = self.language_model(
+                inputs_embeds=padding.pad(sequence.embeds),
+                attention_mask=self.mask(sequence, padding),
+                position_ids=self.position_ids(padding.pad(sequence.positions.T)),
+                use_cache=False,
+                **({"output_hidden_states": True} if layers else {}),
+                **self.extras(sequence, padding),
+            )
+        return Hidden(
+            padding.unpad(output.last_hidden_state),
+            sequence.ids,
+            sequence.lengths,
+            sequence.kinds,
+            sequence.is_query,
+            [padding.unpad(state) for state in _layers(output.hidden_states, layers)],
+        )
+
+    @property
+    def trained_tokens(self) -> list[int]:
+        """See :attr:`Backbone.trained_tokens`."""
+        special = self.settings.special_tokens
+        return special_ids(self.checkpoint.tokenizer, special) if special is not None and special.train else []
+
+    def token_id(self, word: str) -> int:
+        """See :meth:`Backbone.token_id`."""
+        ids: list[int] = self.checkpoint.tokenizer.encode(word, add_special_tokens=False)
+        if len(ids) != 1:
+            raise InputError(
+                "pooler.token", expected="one token of the tokenizer", got=f"'{word}', which it reads as {len(ids)}",
+                remedy="add it: special_tokens of the backbone",
+            )  # fmt: skip
+        return ids[0]
+
+    def facts(self) -> dict[str, str]:
+        """Config, tokenizer and preprocessing of the checkpoint."""
+        config = _without(self.model.config.to_dict(), _NOT_CONFIG)
+        tokenizer = self.checkpoint.tokenizer
+        words = (tokenizer.backend_tokenizer.to_str(), str(tokenizer.chat_template), str(tokenizer.model_max_length))
+        return {
+            "config": fingerprint(json.dumps(config, sort_keys=True, default=str)),
+            "tokenizer": fingerprint(*words),
+            "preprocessing": fingerprint(json.dumps(self.checkpoint.stated_preprocessing, sort_keys=True)),
+        }
+
+    def save(self, directory: Path) -> None:
+        """Write a checkpoint that transformers' AutoModel opens."""
+        save_checkpoint(self.checkpoint, directory)
+
+
+def _layers(states: tuple[Tensor, ...] | None, layers: tuple[int, ...]) -> list[Tensor]:
+    """The hidden states asked for; 0 are the embeddings."""
+    wrong = [layer for layer in layers if states is None or not -len(states) <= layer < len(states)]
+    if wrong:
+        raise InputError(
+            "pooler.layers", expected=f"hidden states {-len(states or ())} to {len(states or ()) - 1}", got=wrong,
+            remedy="0 are the embeddings, -1 is the last layer",
+        )  # fmt: skip
+    return [states[layer] for layer in layers] if states else []
+
+
+def _recompute_activations(model: Any) -> None:
+    # the older name warns where the newer one exists
+    enable: Callable[[], None]
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()
+
+
+def _without(config: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """A config without some fields, inside its parts' configs too."""
+    return {
+        name: _without(value, names) if isinstance(value, dict) else value
+        for name, value in config.items()
+        if name not in names
+    }
+
+
+def _join(maps: list[Tensor], slots: list[int]) -> Tensor:
+    return torch.cat([maps[i] for i in slots])
+
+
+def _rejoin(groups: list[Tensor], parts: list[Hidden], sequence: Sequence) -> Hidden:
+    """The states of rows that ran apart, in the order of the sequence."""
+    tokens = [torch.repeat_interleave(rows, sequence.lengths).nonzero()[:, 0] for rows in groups]
+    order = torch.cat(tokens).argsort()
+    layers = [torch.cat(layer)[order] for layer in zip(*(part.layers for part in parts), strict=True)]
+    states = torch.cat([part.states for part in parts])[order]
+    return Hidden(states, sequence.ids, sequence.lengths, sequence.kinds, sequence.is_query, layers)

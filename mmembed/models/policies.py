@@ -1,0 +1,94 @@
+"""Attention policies: which tokens of a row see which, said to the kernel in the form that it honours.
+
+A mask of another form is not refused by the libraries but misread or dropped: a dictionary of masks stays causal for a
+batch without padding, and a boolean mask is *added* to the scores by the eager kernel. So the mask is always explicit.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmembed.errors import InputError
+from mmembed.models.prompts import Kind
+from mmembed.models.sequence import Padding, Sequence
+from mmembed.models.settings import LanguageSettings
+
+PREFIX = (Kind.INSTRUCTION, Kind.IMAGE, Kind.VIDEO, Kind.REGION)
+"""Kinds of tokens that see each other under the prefix policy."""
+
+
+def attention_mask(settings: LanguageSettings, sequence: Sequence, padding: Padding, dtype: torch.dtype) -> Any:
+    """What to hand to the language model as ``attention_mask``.
+
+    Args:
+        settings: policy, kernel and padding side.
+        sequence: the tokens.
+        padding: how they are padded.
+        dtype: of the hidden states.
+
+    Returns:
+        None (causal, nothing to hide), ``[B, L]`` (causal, or a kernel that takes no other), or ``[B, 1, L, L]``:
+        boolean for sdpa, added to the scores for eager.
+    """
+    unpadded_causal = settings.unpadded_causal and padding.is_dense
+    if settings.attention_policy == "causal" or unpadded_causal:
+        # right padding needs no mask: no token sees one that comes after it
+        masked = settings.padding_side == "left" and not padding.is_dense
+        return padding.mask().long() if masked else None
+    if settings.attention == "flash_attention_2":
+        return None if padding.is_dense else padding.mask().long()
+    seen = visible(settings.attention_policy, sequence, padding)
+    if settings.attention == "sdpa":
+        return seen
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
+
+
+def visible(policy: str, sequence: Sequence, padding: Padding) -> Tensor:
+    """Which token (last axis) each token may see ``[B, 1, L, L]``: bidirectional or prefix."""
+    real = padding.mask()
+    longest = real.shape[1]
+    places = torch.eye(longest, dtype=torch.bool, device=real.device)
+    seen = real[:, None].expand(-1, longest, -1)
+    if policy == "prefix":
+        together = padding.pad(torch.isin(sequence.kinds, torch.tensor(PREFIX).to(sequence.kinds)))
+        order = torch.arange(longest, device=real.device)
+        seen = seen & ((order[None] <= order[:, None]) | (together[:, None] & together[:, :, None]))
+    # a padded place sees itself: a softmax over nothing is not a number
+    return (seen | places)[:, None]
+
+
+@contextmanager
+def switched(model: nn.Module, settings: LanguageSettings) -> Iterator[None]:
+    """The kernel's own switch, for one that takes no mask: FlashAttention asks each layer whether it is causal.
+
+    Whatever happens inside, every layer has its own answer again afterwards.
+    """
+    if settings.attention != "flash_attention_2" or settings.attention_policy != "bidirectional":
+        yield
+        return
+    layers = [module for module in model.modules() if getattr(module, "is_causal", False)]
+    for layer in layers:
+        layer.is_causal = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.is_causal = True  # type: ignore[assignment]
+
+
+def check_window(config: Any, settings: LanguageSettings, longest: int) -> None:
+    """Refuse rows for which an explicit mask would undo a sliding window.
+
+    Raises:
+        InputError: a row longer than the window of a model that has one, under a policy other than causal.
+    """
+    window = getattr(config, "sliding_window", None)
+    slides = "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
+    if settings.attention_policy != "causal" and window and slides and longest > window:
+        raise InputError(
+            "attention_policy", expected=f"rows within the model's attention window of {window} tokens",
+            got=f"a row of {longest}", remedy="lower max_length, or use attention_policy: causal",
+        )  # fmt: skip

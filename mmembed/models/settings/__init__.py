@@ -1,0 +1,77 @@
+"""The table of parts: every backbone, prompt style, pooler and region encoder that a recipe may name.
+
+Settings of everything between an Item and its embedding, without torch: recipes and ``embedder.yaml`` are typed by
+these, and ``build`` makes what they name.
+"""
+
+from typing import Literal
+
+from mmembed.models.settings.adapters import Lora
+from mmembed.models.settings.backbones import (
+    BackboneSettings,
+    DType,
+    LanguageSettings,
+    Scratch,
+    VisionLanguageSettings,
+)
+from mmembed.models.settings.composers import ComposerSettings, Product, Slerp, Sum
+from mmembed.models.settings.dual_encoder import DualEncoder, TimmTower
+from mmembed.models.settings.embedder import EmbedderSettings
+from mmembed.models.settings.llava import Llava
+from mmembed.models.settings.mllama import Mllama
+from mmembed.models.settings.phi3_v import Phi3V
+from mmembed.models.settings.poolers import (
+    BeforeToken,
+    KindName,
+    LastToken,
+    LatentAttention,
+    MeanToken,
+    MultiLayer,
+    PoolerSettings,
+    TokenId,
+)
+from mmembed.models.settings.prompts import ChatPrompt, PromptStyle, RawPrompt, Request
+from mmembed.models.settings.qwen_vl import PixelBudget, QwenVL
+from mmembed.models.settings.regions import RegionEncoderSettings, TextRegions
+from mmembed.models.settings.special_tokens import SpecialTokens
+from mmembed.models.settings.text import TextModel
+
+Side = Literal["query", "target"]
+
+__all__ = [
+    "BackboneSettings",
+    "BeforeToken",
+    "ChatPrompt",
+    "ComposerSettings",
+    "DType",
+    "DualEncoder",
+    "EmbedderSettings",
+    "KindName",
+    "LanguageSettings",
+    "LastToken",
+    "LatentAttention",
+    "Llava",
+    "Lora",
+    "MeanToken",
+    "Mllama",
+    "MultiLayer",
+    "Phi3V",
+    "PixelBudget",
+    "PoolerSettings",
+    "Product",
+    "PromptStyle",
+    "QwenVL",
+    "RawPrompt",
+    "RegionEncoderSettings",
+    "Request",
+    "Scratch",
+    "Side",
+    "Slerp",
+    "SpecialTokens",
+    "Sum",
+    "TextModel",
+    "TextRegions",
+    "TimmTower",
+    "TokenId",
+    "VisionLanguageSettings",
+]

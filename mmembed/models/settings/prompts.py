@@ -1,0 +1,59 @@
+"""How an Item is written as one string. No torch here."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from mmembed.settings import Part
+
+
+@dataclass(frozen=True)
+class PromptStyle(Part):
+    """How an Item is written as one string."""
+
+    abstract: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class RawPrompt(PromptStyle):
+    """Media, instruction and text joined by a separator, and nothing else (VLM2Vec; specs of arXiv:2410.05160)."""
+
+    separator: str = " "
+    """Stands between media, instruction and text of a dict-form item; verbatim content is joined without it."""
+    suffix: str = ""
+    """Added at the end, e.g. an end token that the embedding is read from."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Words at the end of the user's turn that ask for one vector, by what the item holds (E5-V, arXiv:2407.12580)."""
+
+    text: str = ""
+    """For an item of text, e.g. ``"\\nSummarize above sentence in one word: "``."""
+    media: str = ""
+    """For an item of pictures or clips."""
+    both: str = ""
+    """For an item of both."""
+
+
+@dataclass(frozen=True)
+class ChatPrompt(PromptStyle):
+    """The checkpoint's own chat template, as transformers renders it."""
+
+    instruction_role: Literal["system", "user", "text"] = "system"
+    """Whether the instruction is the system message, the first words of the user's turn, or stands before its text."""
+    instruction_markers: tuple[str, str] = ("", "")
+    """Tokens around the instruction, which count as part of it, e.g. ``<instruction_start>`` and its end."""
+    instruction_separator: str = ""
+    """Stands between instruction and text of a dict-form item, where the instruction stands before its text."""
+    request: Request = field(default_factory=Request)
+    """Words that end the user's turn."""
+    answer: str = ""
+    """What the assistant answered, e.g. ``<emb>.``; empty leaves its turn out."""
+    generation_prompt: bool = True
+    """Open the assistant's turn, so that the embedding is read where the answer would begin."""
+    suffix: str = ""
+    """Added at the end, e.g. ``<|endoftext|>``."""
+    content: Literal["parts", "text"] = "parts"
+    """How the template takes a message: as a list of parts, or as one string (Phi-3 and other text models)."""
+    template: str = ""
+    """Jinja to use instead of the checkpoint's template, where a model was trained with another; empty is its own."""
