@@ -27,12 +27,16 @@ from mmembed.models.settings import (
     BackboneSettings,
     EmbedderSettings,
     Lora,
+    PixelBudget,
     PoolerSettings,
     PromptStyle,
     QwenVL,
     RegionEncoderSettings,
+    Request,
     Scratch,
+    SpecialTokens,
     TextRegions,
+    TimmTower,
 )
 from mmembed.recipe import Recipe, read_recipe
 from mmembed.settings import parse_yaml, read_settings, subclasses
@@ -46,14 +50,16 @@ FIELDS = {
     "docs/recipes.md": (
         *(Recipe, Stage, Sampling, Source, SourceRules, Optim, PartRates, Chunks, Validation, Checkpoints),
         *(Contrastive, LearnedTemperature),
-        *(EmbedderSettings, QwenVL, Scratch, Lora, TextRegions, MediaSettings),
+    ),
+    "docs/models.md": (
+        *(EmbedderSettings, Scratch, Lora, TextRegions, MediaSettings, SpecialTokens, PixelBudget, TimmTower, Request),
+        *(part for kind in (BackboneSettings, PromptStyle, PoolerSettings) for part in subclasses(kind).values()),
     ),
     "docs/evaluation.md": (Task, Passing, Expected, ExpectedScore),
 }
 PARTS = {
-    "recipes": (
-        *(BackboneSettings, PromptStyle, PoolerSettings, RegionEncoderSettings, ObjectiveSettings, FrameSampling),
-    )
+    "recipes": (ObjectiveSettings,),
+    "models": (BackboneSettings, PromptStyle, PoolerSettings, RegionEncoderSettings, FrameSampling),
 }
 LISTS = {"evaluation": (*METRICS, *BLINDS), "data": PAIR_FIELDS, "exactness": profile_names()}
 
@@ -135,7 +141,7 @@ def write_clip(path, num_frames=16):
 def test_the_pages_are_found():
     found = {page_name(page) for page in PAGES if page.exists()}
 
-    wanted = {"index", "concepts", "data", "recipes", "training", "evaluation", "exactness"}
+    wanted = {"index", "concepts", "data", "recipes", "models", "training", "evaluation", "exactness"}
     assert found >= {"README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in wanted)}
     assert len([name for name in found if name.startswith("docs/adr/")]) >= 10
 
@@ -248,6 +254,6 @@ def test_every_part_metric_pair_field_and_profile_is_named():
         name: {n for part in parts for n, made in subclasses(part).items() if not isabstract(made)}
         for name, parts in PARTS.items()
     }
-    assert len(parts["recipes"]) >= 9
+    assert len(parts["models"]) >= 20
     for name, words in [*parts.items(), *LISTS.items()]:
         assert {word for word in words if f"`{word}" not in text[name]} == set()

@@ -30,10 +30,10 @@ def small(settings):
     """The same embedder around a small random checkpoint, where the settings name a released one."""
     if settings.backbone.scratch is not None:
         return settings
-    backbone = replace(
-        settings.backbone, path=None, revision=None, adapter=None, scratch=Scratch(), dtype="float32", attention="sdpa"
-    )
-    return replace(settings, backbone=backbone, lora=None)
+    plain = {"path": None, "revision": None, "adapter": None, "scratch": Scratch(), "dtype": "float32"}
+    if hasattr(settings.backbone, "attention"):
+        plain["attention"] = "sdpa"
+    return replace(settings, backbone=replace(settings.backbone, **plain), lora=None)
 
 
 def embeds(settings):

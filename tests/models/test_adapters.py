@@ -7,12 +7,12 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModel, AutoModelForImageTextToText
 
 from mmembed import Embedder, Item
 from mmembed.errors import InputError
 from mmembed.models.adapters import add_lora, rename
-from mmembed.models.backbones.qwen_vl.backbone import ADAPTER_RENAMES
+from mmembed.models.backbones.qwen_vl.backbone import QWEN_VL
 from mmembed.models.sequence import collate
 from mmembed.models.settings import EmbedderSettings, Lora, QwenVL, RawPrompt
 
@@ -85,8 +85,8 @@ def test_the_adapted_layers_are_the_published_ones(golden, fresh_golden):
         embedder = fresh_golden(family)
         add_lora(embedder.backbone.model, Lora())
         ours = {n.split(".lora_A")[0] for n, _ in embedder.backbone.model.named_parameters() if ".lora_A" in n}
-        layers = {".".join("N" if p.isdigit() else p for p in rename(n, ADAPTER_RENAMES).split(".")) for n in ours}
-        assert layers == {rename(name, ADAPTER_RENAMES) for name in published[family]}
+        layers = {".".join("N" if p.isdigit() else p for p in rename(n, QWEN_VL.renames).split(".")) for n in ours}
+        assert layers == {rename(name, QWEN_VL.renames) for name in published[family]}
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -169,3 +169,49 @@ def test_gradient_checkpointing_gives_the_adapter_the_same_gradient(base, items)
     assert plain.keys() == checkpointed.keys()
     assert all(torch.allclose(checkpointed[n], g, atol=1e-6) for n, g in plain.items())
     assert max(g.abs().max() for g in plain.values()) > 1e-3
+
+
+@pytest.mark.parametrize("lora", [LORA, DORA], ids=["lora", "dora"])
+def test_a_merged_adapter_is_a_whole_model_that_embeds_alike(lora, base, items, tmp_path):
+    embedder = train_a_step(adapted(base, lora), items)
+    vectors, plain = embedder.encode(items), adapted(base, None)
+
+    merged = embedder.merge_adapter()
+    merged.save(tmp_path / "merged")
+    opened = Embedder.from_pretrained(tmp_path / "merged", device="cpu")
+
+    assert merged is embedder
+    assert not merged.has_adapter
+    assert (merged.settings.lora, opened.settings.lora, opened.settings.backbone.adapter) == (None, None, None)
+    assert not (tmp_path / "merged/adapter").exists()
+    assert torch.allclose(merged.encode(items), vectors, atol=1e-6, rtol=0)
+    assert torch.equal(opened.encode(items), merged.encode(items))
+    assert merged.state_dict().keys() == plain.state_dict().keys()
+    assert merged.trainable == opened.trainable == plain.trainable
+    assert not torch.allclose(vectors, plain.encode(items), atol=1e-3)
+
+
+def test_transformers_opens_a_merged_model(base, items, tmp_path):
+    embedder = train_a_step(adapted(base, LORA), items).merge_adapter()
+    embedder.save(tmp_path / "merged")
+
+    theirs = AutoModel.from_pretrained(tmp_path / "merged", dtype=torch.float32).state_dict()
+
+    ours = embedder.backbone.model.state_dict()
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(theirs[name], value) for name, value in ours.items())
+
+
+def test_an_adapter_that_was_loaded_merges_too(golden, golden_item, fresh_golden):
+    embedder = fresh_golden("qwen2_vl", adapter=str(golden / "vlm2vec/qwen2_vl_lora"))
+    items = [golden_item("a red circle", []), golden_item("{IMG} what is it", ["images/d56.png"])]
+    vectors = embedder.encode(items)
+
+    assert torch.allclose(embedder.merge_adapter().encode(items), vectors, atol=1e-6, rtol=0)
+
+
+def test_only_an_adapter_on_whole_weights_is_merged(base):
+    with pytest.raises(InputError, match="merge_adapter: expected a model with an adapter, got none"):
+        adapted(base, None).merge_adapter()
+    with pytest.raises(InputError, match="expected a base in whole weights, got a quantised one; open the adapter on"):
+        adapted(base, LORA, quantize="nf4").merge_adapter()

@@ -9,12 +9,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, Qwen2Config
 
 from mmembed.errors import InputError
+from mmembed.models.backbones.qwen_vl.backbone import QWEN_VL
 from mmembed.models.checkpoint import open_checkpoint, save_checkpoint
 from mmembed.models.settings import EmbedderSettings, QwenVL
 
 
 def opened(path, dtype="float32"):
-    return open_checkpoint(str(path), revision=None, dtype=dtype, attention="sdpa")
+    return open_checkpoint(str(path), QWEN_VL, dtype=dtype)
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_a_missing_directory_is_refused_in_words(tmp_path):
 
 def test_a_saved_checkpoint_keeps_weights_tokenizer_and_picture_statistics(copy, tmp_path):
     checkpoint = opened(copy)
-    checkpoint.image_mean, checkpoint.image_std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    checkpoint.preprocessing |= {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
 
     save_checkpoint(checkpoint, tmp_path / "saved")
     again = opened(tmp_path / "saved")

@@ -294,7 +294,7 @@ def test_exactly_one_of_path_and_scratch_is_needed():
 
 
 def test_the_side_matters_where_the_pooler_drops_an_instruction(scratch_embedder):
-    embedder = scratch_embedder("qwen2_vl", pooler=MeanToken("query"))
+    embedder = scratch_embedder("qwen2_vl", pooler=MeanToken())
     item = Item.of("a red circle", "Represent the given image.")
 
     query, target = embedder.encode(item, side="query"), embedder.encode(item, side="target")

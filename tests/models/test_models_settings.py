@@ -6,6 +6,7 @@ import pytest
 
 from mmembed.errors import InputError
 from mmembed.models.profiles import load_profile, profile_names
+from mmembed.models.prompts import Kind
 from mmembed.models.settings import (
     BackboneSettings,
     ChatPrompt,
@@ -24,7 +25,14 @@ from mmembed.settings import dump_yaml, parse_yaml, read_settings
 def test_every_profile_reads_as_settings():
     read = {name: read_settings(EmbedderSettings, load_profile(name), where=name) for name in profile_names()}
 
-    assert sorted(read) == ["chat", "vlm2vec"]
+    families = {name: type(settings.backbone).__name__ for name, settings in read.items()}
+    assert families == {
+        **dict.fromkeys(("chat", "gme", "lamra", "u_marvel", "vlm2vec"), "QwenVL"),
+        **dict.fromkeys(("e5_v", "instructcir", "vlm2vec_llava_next"), "Llava"),
+        "clip": "DualEncoder",
+        "mme5": "Mllama",
+        "vlm2vec_phi3_v": "Phi3V",
+    }
     assert isinstance(read["chat"].prompt, ChatPrompt)
     assert isinstance(read["vlm2vec"].prompt, RawPrompt)
     assert read["vlm2vec"].backbone.positions == "sequential"
@@ -42,9 +50,9 @@ def test_pixel_bounds_out_of_order_are_refused():
 
 
 def test_poolers_are_built_from_their_settings():
-    assert type(LastToken().build()).__name__ == "LastTokenPooler"
-    pooler = MeanToken("target").build()
-    assert (pooler.drop_on_query, pooler.drop_on_target) == (False, True)
+    assert type(LastToken().build(8, len)).__name__ == "LastTokenPooler"
+    pooler = MeanToken(drop_on_query=(), drop_on_target=("instruction", "template")).build(8, len)
+    assert (pooler.drop_on_query, pooler.drop_on_target) == ([], [Kind.INSTRUCTION, Kind.TEMPLATE])
 
 
 def test_text_regions_count_in_a_thousand_steps_unless_told_otherwise():
@@ -68,7 +76,7 @@ def test_settings_without_regions_read_as_before_and_those_with_them_read_back()
 
 def test_abstract_settings_build_nothing():
     with pytest.raises(NotImplementedError):
-        PoolerSettings().build()
+        PoolerSettings().build(8, len)
     with pytest.raises(NotImplementedError):
         BackboneSettings().build()
     with pytest.raises(NotImplementedError):

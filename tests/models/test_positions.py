@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from mmembed.models.backbones.qwen_vl.positions import Run, mrope_positions, sequential_positions
+from mmembed.models.positions import Run, mrope_positions, sequential_positions
 
 grids = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
 words = st.builds(lambda n: (n, None, False), st.integers(1, 4))

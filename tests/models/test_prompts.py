@@ -3,8 +3,9 @@
 import pytest
 
 from mmembed import Image, Item, Video
+from mmembed.errors import InputError
 from mmembed.models.prompts import Kind, Segment, render
-from mmembed.models.settings import ChatPrompt, PromptStyle, RawPrompt
+from mmembed.models.settings import ChatPrompt, PromptStyle, RawPrompt, Request
 
 PICTURE, CLIP = Image("a.png"), Video("v.mp4")
 RAW, CHAT = RawPrompt(), ChatPrompt()
@@ -105,7 +106,7 @@ def test_texts_that_look_like_templates_or_placeholders_stay_words(text):
 
 
 def test_a_template_that_drops_a_medium_is_refused():
-    with pytest.raises(ValueError, match="the chat template placed 0 of 1 media"):
+    with pytest.raises(InputError, match="expected a chat template that places 1 media, got nothing"):
         render(Item((PICTURE,)), CHAT, ["<I>"], lambda messages, generation_prompt: "nothing")
 
 
@@ -141,3 +142,57 @@ def test_region_words_stand_behind_their_picture_in_a_chat_and_no_template_reads
 
     assert f"<|vision_start|><I><|vision_end|>{told}words" in "".join(s.text for s in segments)
     assert Segment(told, Kind.REGION) in segments
+
+
+ASKING = ChatPrompt(
+    instruction_role="text",
+    instruction_markers=("<s>", "</s>"),
+    instruction_separator=" ",
+    request=Request(text=" T", media=" M", both=" B"),
+    answer="<emb>.",
+)
+SEEN = "<|vision_start|><I><|vision_end|>"
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        (Item.of("words"), "words T"),
+        (Item.of("words", "Find it."), "<s>Find it.</s> words T"),
+        (Item.of({"image": "a.png"}), f"{SEEN} M"),
+        (Item.of({"image": "a.png"}, "Find it."), f"{SEEN}<s>Find it.</s> B"),
+        (Item.of({"image": "a.png", "text": "words"}), f"{SEEN}words B"),
+        (Item.of({"image": "a.png", "text": "words"}, "Find it."), f"{SEEN}<s>Find it.</s> words B"),
+        (Item(("words ", PICTURE, ".")), f"words {SEEN}. B"),
+        (Item((PICTURE, "."), "Find it."), f"{SEEN}<s>Find it.</s>. B"),
+    ],
+)
+def test_a_chat_may_mark_the_instruction_before_the_text_ask_for_a_vector_and_answer(item, said):
+    expected = f"<|im_start|>user\n{said}<|im_end|>\n<|im_start|>assistant\n<emb>.<|im_end|>\n<|im_start|>assistant\n"
+
+    assert written(item, ASKING) == expected
+
+
+def test_markers_count_as_instruction_and_requests_and_answers_as_template():
+    item = Item.of({"image": "a.png", "text": "words"}, "Find it.")
+
+    kinds = {s.text: s.kind for s in render(item, ASKING, ["<I>"], template)}
+
+    assert kinds["<s>Find it.</s>"] is Kind.INSTRUCTION
+    assert kinds[" "] is kinds[" B"] is kinds["<emb>."] is Kind.TEMPLATE
+    assert (kinds["<I>"], kinds["words"]) == (Kind.IMAGE, Kind.TEXT)
+
+
+def as_one_string(messages, generation_prompt):
+    """A chat template that takes a message as text, as Phi-3's."""
+    return "".join(f"<|{m['role']}|>\n{m['content']}<|end|>\n" for m in messages)
+
+
+def test_a_template_of_strings_gets_media_and_words_in_their_order():
+    item = Item(("before ", PICTURE, " after <|image_pad|>"), "Find it.")
+
+    segments = render(item, ChatPrompt(content="text"), ["<I>"], as_one_string)
+
+    said = "before <I> after <|image_pad|>"
+    assert "".join(s.text for s in segments) == f"<|system|>\nFind it.<|end|>\n<|user|>\n{said}<|end|>\n"
+    assert [(s.text, s.kind, s.medium) for s in segments if s.medium is not None] == [("<I>", Kind.IMAGE, 0)]

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mmembed.models.scratch import SPECIAL_TOKENS, make_scratch, train_tokenizer
+from mmembed.models.backbones.qwen_vl.scratch import SCRATCH, SPECIAL_TOKENS
+from mmembed.models.scratch import make_scratch, train_tokenizer
 from mmembed.models.settings import Scratch
 
 TEXTS = ["a red circle and a blue square", "the same, but green"]
@@ -11,10 +12,10 @@ TEXTS = ["a red circle and a blue square", "the same, but green"]
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def test_the_same_settings_give_the_same_bits_and_another_seed_others(family):
-    first = make_scratch(Scratch(family), TEXTS)
+    first = make_scratch(Scratch(family), SCRATCH, TEXTS)
     torch.manual_seed(2)
 
-    again, other = make_scratch(Scratch(family), TEXTS), make_scratch(Scratch(family, seed=1), TEXTS)
+    again, other = make_scratch(Scratch(family), SCRATCH, TEXTS), make_scratch(Scratch(family, seed=1), SCRATCH, TEXTS)
 
     weights = dict(first.model.named_parameters())
     assert all(torch.equal(p, weights[name]) for name, p in again.model.named_parameters())
@@ -26,7 +27,7 @@ def test_the_same_settings_give_the_same_bits_and_another_seed_others(family):
 def test_making_a_model_leaves_the_callers_random_state_alone():
     before = torch.get_rng_state()
 
-    make_scratch(Scratch(), TEXTS)
+    make_scratch(Scratch(), SCRATCH, TEXTS)
 
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -34,7 +35,7 @@ def test_making_a_model_leaves_the_callers_random_state_alone():
 def test_sizes_are_settings():
     scratch = Scratch("qwen3_vl", text={"hidden_size": 32, "num_hidden_layers": 1}, vision={"depth": 3}, vocab_size=270)
 
-    checkpoint = make_scratch(scratch, TEXTS, dtype="bfloat16")
+    checkpoint = make_scratch(scratch, SCRATCH, TEXTS, dtype="bfloat16")
 
     config = checkpoint.model.config
     assert (config.text_config.hidden_size, config.text_config.num_hidden_layers, config.vision_config.depth) == (
@@ -49,7 +50,7 @@ def test_sizes_are_settings():
 
 
 def test_the_tokenizer_is_lossless_and_learns_its_texts():
-    tokenizer = train_tokenizer(TEXTS, 400)
+    tokenizer = train_tokenizer(TEXTS, 400, SCRATCH)
     text = "a red circle, café 東京 🙂\n"
 
     ids = tokenizer(text).input_ids
@@ -61,7 +62,7 @@ def test_the_tokenizer_is_lossless_and_learns_its_texts():
 
 
 def test_the_template_knows_roles_and_media():
-    tokenizer = train_tokenizer(TEXTS, 300)
+    tokenizer = train_tokenizer(TEXTS, 300, SCRATCH)
     user = {"role": "user", "content": [{"type": "image"}, {"type": "video"}, {"type": "text", "text": "words"}]}
     media = "<|vision_start|><|image_pad|><|vision_end|><|vision_start|><|video_pad|><|vision_end|>"
 

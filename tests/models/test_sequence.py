@@ -111,6 +111,7 @@ def toy_sequence(lengths):
     tokens = torch.arange(total, dtype=torch.float32)
     return Sequence(
         embeds=tokens[:, None],
+        ids=torch.arange(total),
         lengths=torch.tensor(lengths),
         positions=torch.arange(total).expand(3, -1),
         kinds=torch.zeros(total, dtype=torch.uint8),
@@ -208,7 +209,7 @@ def toy_row(ids, medium=None, side="query"):
 
 
 def toy_medium(name, frames=1):
-    return PreparedMedium(torch.full((4, 3, frames, 2, 2), len(name), dtype=torch.uint8), (1, 2, 2), name)
+    return PreparedMedium(torch.full((4, 3, frames, 2, 2), len(name), dtype=torch.uint8), (1, 2, 2), name, (4, 6))
 
 
 def test_collation_holds_each_distinct_medium_once_and_widens_stills_beside_clips():
@@ -221,6 +222,8 @@ def test_collation_holds_each_distinct_medium_once_and_widens_stills_beside_clip
     assert batch.lengths.tolist() == [2, 1, 3]
     assert batch.is_query.tolist() == [True, False, True]
     assert batch.pixels.shape == (8, 3, 2, 2, 2)
+    assert batch.blocks.tolist() == [4, 4]
+    assert batch.sizes.tolist() == [[4, 6], [4, 6]]
     assert (batch.pixels[:4] == 1).all()
     assert len(batch) == 3
 

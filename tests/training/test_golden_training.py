@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from mmembed.items import Pair
 from mmembed.losses.settings import Contrastive
 from mmembed.models.adapters import rename
-from mmembed.models.backbones.qwen_vl.backbone import ADAPTER_RENAMES
+from mmembed.models.backbones.qwen_vl.backbone import QWEN_VL
 from mmembed.training.batches import PairPreparer
 from mmembed.training.module import EmbedderModule
 from mmembed.training.settings import Chunks, Optim, Stage
@@ -29,7 +29,7 @@ CUTS = {
 
 
 def our_name(published_name):
-    return rename(published_name.removeprefix("encoder.").replace(".default.weight", ".weight"), ADAPTER_RENAMES)
+    return rename(published_name.removeprefix("encoder.").replace(".default.weight", ".weight"), QWEN_VL.renames)
 
 
 def trained_weights(module):

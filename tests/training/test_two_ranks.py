@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from mmembed.models.adapters import rename
-from mmembed.models.backbones.qwen_vl.backbone import ADAPTER_RENAMES
+from mmembed.models.backbones.qwen_vl.backbone import QWEN_VL
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "tests/training/ranks.py"
@@ -65,7 +65,7 @@ def test_two_ranks_end_in_the_published_weights(case, runs):
     }
     with np.load(PUBLISHED / "trainer_lora_w2.npz") as arrays:
         expected = {
-            rename(n.removeprefix("encoder.").replace(".default.weight", ".weight"), ADAPTER_RENAMES): arrays[n]
+            rename(n.removeprefix("encoder.").replace(".default.weight", ".weight"), QWEN_VL.renames): arrays[n]
             for n in arrays.files
         }
 
