@@ -1,15 +1,19 @@
 """Every family of backbones as a small random model, and what each can be asked."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import torch
 
 from mmembed import Embedder, Image, Item, Video
 from mmembed.media.settings import AllFrames, MediaSettings
+from mmembed.models.sequence import collate
 from mmembed.models.settings import (
     BackboneSettings,
     ChatPrompt,
     DualEncoder,
     EmbedderSettings,
     Llava,
+    Lora,
     Mllama,
     Phi3V,
     PromptStyle,
@@ -99,12 +103,13 @@ LANGUAGE = [name for name in FAMILIES if FAMILIES[name].policies]
 READS_PICTURES = [name for name in FAMILIES if FAMILIES[name].pictures]
 
 
-def family_settings(architecture, *, lora=None, loud=True, **backbone):
+def family_settings(architecture, *, lora=None, loud=True, prompt=None, **backbone):
     """Settings of a small random model of an architecture; one not loud has weights as small as the library's."""
     small = FAMILIES[architecture]
     text, vision = ({k: v for k, v in part.items() if loud or k not in LOUD} for part in (small.text, small.vision))
     scratch = Scratch(architecture, text=text, vision=vision)
-    return EmbedderSettings(small.kind(**({"scratch": scratch} | small.settings | backbone)), small.prompt, lora=lora)
+    settings = small.kind(**({"scratch": scratch} | small.settings | backbone))
+    return EmbedderSettings(settings, prompt or small.prompt, lora=lora)
 
 
 def family_embedder(architecture, **choices):
@@ -117,3 +122,30 @@ def opened(architecture, directory, *, lora=None, **backbone):
     small = FAMILIES[architecture]
     settings = small.kind(**({"path": str(directory)} | small.settings | backbone))
     return Embedder(EmbedderSettings(settings, small.prompt, lora=lora))
+
+
+def lora_of(name):
+    """A small adapter on the layers that the family has."""
+    lora = Lora(r=4, alpha=8, dropout=0.0)
+    targets = FAMILIES[name].targets
+    return replace(lora, targets=targets) if targets else lora
+
+
+def perturb(embedder):
+    """Take the adapter from where training begins: with one factor zero the other has no gradient."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, p in embedder.named_parameters():
+            if "lora_B" in name:
+                p.add_(torch.randn(p.shape, generator=generator) * 0.05)
+
+
+def step(embedder, items):
+    """One step of gradient descent; the names of the weights that may move, and of those that did."""
+    before = {name: p.detach().clone() for name, p in embedder.named_parameters()}
+    embedder.train()
+    vectors = embedder(collate(embedder.prepare(items, "query")))
+    (vectors * torch.randn(vectors.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
+    torch.optim.SGD([p for p in embedder.parameters() if p.requires_grad], lr=1.0).step()
+    moved = {name for name, p in embedder.named_parameters() if not torch.equal(p, before[name])}
+    return {name for name, p in embedder.named_parameters() if p.requires_grad}, moved

@@ -18,12 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmembed.errors import InputError
+from mmembed.models.checkpoint import refuse_difference
+from mmembed.models.hub import in_words
 from mmembed.models.settings import Lora
 from mmembed.models.special_tokens import embedding_name
 
 WEIGHTS = "adapter_model.safetensors"
-# the wrapper's prefix, then the prefix of a model with its head: the names every library expects
-PREFIX = "base_model.model.model."
+WRAPPER = "base_model.model."
+"""What peft puts before the names of a model's modules."""
 
 
 def add_lora(model: nn.Module, lora: Lora, tokens: Sequence[int] = ()) -> None:
@@ -65,32 +67,33 @@ def load_adapter(model: nn.Module, source: str, renames: Sequence[tuple[str, str
     Raises:
         InputError: a missing or unexpected weight, or one of another shape; they are listed.
     """
-    directory = Path(source)
-    if not directory.is_dir():
-        directory = Path(snapshot_download(source, allow_patterns=["adapter_config.json", WEIGHTS]))
-    if not (directory / WEIGHTS).is_file():
-        raise InputError(
-            directory,
-            expected=WEIGHTS,
-            got=sorted(p.name for p in directory.iterdir()),
-            remedy="pickled adapters are refused",
-        )
-    config = PeftConfig.from_pretrained(str(directory))
-    config.inference_mode = False
-    _settle_rows(model, config, renames, directory)
-    _inject(config, model)
-    state = {rename(key, renames): value for key, value in load_file(directory / WEIGHTS).items()}
+    with in_words(source, "an adapter, adapter_config.json and its weights, of this base", "check the path or Hub id"):
+        directory = Path(source)
+        if not directory.is_dir():
+            directory = Path(snapshot_download(source, allow_patterns=["adapter_config.json", WEIGHTS]))
+        if not (directory / WEIGHTS).is_file():
+            raise InputError(
+                directory,
+                expected=WEIGHTS,
+                got=sorted(p.name for p in directory.iterdir()),
+                remedy="pickled adapters are refused",
+            )
+        config = PeftConfig.from_pretrained(str(directory))
+        state = {rename(key, renames): value for key, value in load_file(directory / WEIGHTS).items()}
+        config.inference_mode = False
+        if isinstance(config.target_modules, str):
+            # a pattern of names that may be older than the module's
+            config.target_modules = {key.split(".lora_")[0] for key in state}
+        _settle_rows(model, config, renames, directory)
+        _inject(config, model)
     expected: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
-    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    reshaped = sorted(key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape)
-    if missing or unexpected or reshaped:
-        raise InputError(
-            directory / WEIGHTS, expected="exactly the weights its adapter_config.json names",
-            got=f"{len(missing)} missing: {', '.join(missing[:8])}; "
-            f"{len(unexpected)} unexpected: {', '.join(unexpected[:8])}; "
-            f"{len(reshaped)} of another shape: {', '.join(reshaped[:8])}",
-            remedy="check that base model and adapter belong together",
-        )  # fmt: skip
+    refuse_difference(
+        directory / WEIGHTS,
+        state,
+        expected,
+        expected="exactly the weights its adapter_config.json names",
+        remedy="check that base model and adapter belong together",
+    )
     set_peft_model_state_dict(model, state)
 
 
@@ -117,11 +120,18 @@ def merge_adapter(model: Any) -> None:
     del model.peft_config
 
 
-def save_adapter(model: Any, directory: Path, base: str) -> None:
-    """Write the adapter under the names peft gives it on the full model, so that other libraries load it."""
+def save_adapter(model: Any, directory: Path, base: str, head: str) -> None:
+    """Write the adapter under the names peft gives it on the full model, so that other libraries load it.
+
+    Args:
+        model: the base model with its adapter.
+        directory: where to.
+        base: what the base model is opened from.
+        head: what the full model calls the base model, and a dot; empty where they are one.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    state = {PREFIX + key: value.contiguous().cpu() for key, value in state.items()}
+    state = {WRAPPER + head + key: value.contiguous().cpu() for key, value in state.items()}
     save_file(state, directory / WEIGHTS)
     config = model.peft_config["default"]
     config.base_model_name_or_path = base
@@ -169,7 +179,7 @@ def _settle_rows(model: Any, config: Any, renames: Sequence[tuple[str, str]], di
     if not rows:
         return
     rows = rows if isinstance(rows, dict) else {embedding_name(model): rows}
-    config.trainable_token_indices = {rename(f"base_model.model.{name}", renames): ids for name, ids in rows.items()}
+    config.trainable_token_indices = {rename(f"{WRAPPER}{name}", renames): ids for name, ids in rows.items()}
     number = model.get_input_embeddings().num_embeddings
     highest = max(i for ids in rows.values() for i in ids)
     if highest >= number:
@@ -181,7 +191,7 @@ def _settle_rows(model: Any, config: Any, renames: Sequence[tuple[str, str]], di
 
 def rename(key: str, renames: Sequence[tuple[str, str]]) -> str:
     """A weight's name in the installed library's own naming."""
-    key = key.removeprefix("base_model.model.")
+    key = key.removeprefix(WRAPPER)
     for pattern, replacement in renames:
         key = re.sub(pattern, replacement, key)
     return key

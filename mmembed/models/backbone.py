@@ -29,6 +29,7 @@ class Backbone(nn.Module):
         preprocessor: picklable, CPU only.
         width: D, the size of a hidden state.
         usual_pooler: how its hidden states are pooled where the settings do not say.
+        head: what a full model, with its head, calls the base model, and a dot; empty where there is no such model.
         unused: beginnings of the names of weights that no embedding depends on; they never train.
     """
 
@@ -37,6 +38,7 @@ class Backbone(nn.Module):
     width: int
     usual_pooler: PoolerSettings = LastToken()
     unused: tuple[str, ...] = ()
+    head: str = "model."
 
     @property
     def runs_twice_beyond(self) -> int | None:

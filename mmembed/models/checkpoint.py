@@ -1,21 +1,21 @@
 """Checkpoints in the libraries' own layout, opened strictly: no pickle, no remote code, no weight left to chance."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoModel, BitsAndBytesConfig
 from transformers.utils import logging as library_logging
 
 from mmembed.errors import InputError
 from mmembed.files import write_json
 from mmembed.models.families import Family
-from mmembed.models.hub import Where, read_json
+from mmembed.models.hub import Where, in_words, read_json
 from mmembed.models.settings import DType
 
 # what a checkpoint saved with its language-model head holds beyond the base model
@@ -93,13 +93,13 @@ def open_checkpoint(
                 **where,
             )
         tokenizer = family.read_tokenizer(path, where)
+        if not tokenizer.chat_template:
+            tokenizer.chat_template = read_json(path, "chat_template.json", where).get("chat_template")
+        preprocessing = read_json(path, "preprocessor_config.json", where)
+        preprocessing = preprocessing or read_json(path, "processor_config.json", where).get("image_processor", {})
     refuse_gaps(path, info, family.heads)
     if quantize is not None:
         _settle_quantised(model)
-    if not tokenizer.chat_template:
-        tokenizer.chat_template = read_json(path, "chat_template.json", where).get("chat_template")
-    preprocessing = read_json(path, "preprocessor_config.json", where)
-    preprocessing = preprocessing or read_json(path, "processor_config.json", where).get("image_processor", {})
     return Checkpoint(model, tokenizer, preprocessing)
 
 
@@ -119,29 +119,6 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
     checkpoint.tokenizer.save_pretrained(directory)
     if checkpoint.preprocessing:
         write_json(directory / "preprocessor_config.json", checkpoint.stated_preprocessing)
-
-
-@contextmanager
-def in_words(path: str) -> Iterator[None]:
-    """Say in words what a library raises for a checkpoint that cannot be opened, or for a kernel that is not there."""
-    try:
-        yield
-    except ImportError as error:
-        raise InputError(
-            "backbone.attention", expected="a kernel that is installed", got=" ".join(str(error).split()),
-            remedy="install it, or use sdpa",
-        ) from error  # fmt: skip
-    except SafetensorError as error:
-        raise InputError(
-            path, expected="whole safetensors files", got=" ".join(str(error).split()), remedy="download it again"
-        ) from error
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            path, expected="a checkpoint with config.json, safetensors and tokenizer", got=" ".join(str(error).split()),
-            remedy="check the path or Hub id",
-        ) from error  # fmt: skip
 
 
 def _quantization(quantize: Literal["nf4", "int8"], dtype: DType, tower: Iterable[str]) -> BitsAndBytesConfig:
@@ -194,6 +171,31 @@ def _quiet() -> Iterator[None]:
         library_logging.set_verbosity(level)
         if bars:
             library_logging.enable_progress_bar()
+
+
+def refuse_difference(
+    path: object, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, expected: str, remedy: str
+) -> None:
+    """Refuse weights that are not exactly those wanted.
+
+    Args:
+        path: names what they were read from.
+        given: weights by name.
+        wanted: those of the module they are for.
+        expected: what they should be, in words.
+        remedy: what to do.
+
+    Raises:
+        InputError: missing and unexpected weights, and those of another shape; they are listed.
+    """
+    differ = {
+        "missing": wanted.keys() - given.keys(),
+        "unexpected": given.keys() - wanted.keys(),
+        "of another shape": {k for k in wanted.keys() & given.keys() if wanted[k].shape != given[k].shape},
+    }
+    if any(differ.values()):
+        listed = [f"{len(keys)} {what}: {', '.join(sorted(keys)[:8])}" for what, keys in differ.items() if keys]
+        raise InputError(path, expected=expected, got="; ".join(listed), remedy=remedy)
 
 
 def refuse_gaps(path: str, info: dict[str, Any], heads: tuple[str, ...]) -> None:

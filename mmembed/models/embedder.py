@@ -24,6 +24,7 @@ from mmembed.models.saved import (
     SETTINGS_FILE,
     base_of,
     beside,
+    folder_beside,
     load_pooler,
     override,
     save_pooler,
@@ -172,11 +173,11 @@ class Embedder(nn.Module):
             backbone: Any = self.settings.backbone
             if self.has_adapter:
                 base = base_of(backbone.path, target)
-                save_adapter(self.backbone.model, part / "adapter", base)
+                save_adapter(self.backbone.model, part / "adapter", base, self.backbone.head)
                 backbone = replace(backbone, path=base, adapter="./adapter")
             else:
                 self.backbone.save(part)
-                backbone = replace(backbone, path=".", revision=None, scratch=None, adapter=None)
+                backbone = backbone.saved()
             pooler = f"./{POOLER_FILE}" if save_pooler(self.pooler, part / POOLER_FILE) else None
             settings = replace(self.settings, backbone=backbone, pooler_weights=pooler)
             write_text(part / SETTINGS_FILE, dump_yaml(settings))
@@ -203,19 +204,19 @@ class Embedder(nn.Module):
         Raises:
             InputError: neither ``embedder.yaml`` nor a profile, an unknown override, or an unusable checkpoint.
         """
-        values = load_profile(profile) if profile else saved_settings(str(model))
+        revision = overrides.get("revision")
+        values = load_profile(profile) if profile else saved_settings(str(model), revision)
         settings = read_settings(EmbedderSettings, values, where=f"{model}: {SETTINGS_FILE}")
         settings = override(settings, overrides)
         backbone: Any = settings.backbone
-        root = Path(model)
         places = {"path": str(model) if profile or backbone.path in (None, ".") else backbone.path}
         if adapter is not None:
             places["adapter"] = adapter
         elif backbone.adapter is not None and backbone.adapter.startswith("./"):
-            places["adapter"] = str(root / backbone.adapter)
+            places["adapter"] = folder_beside(str(model), backbone.adapter.removeprefix("./"), revision)
         pooler = settings.pooler_weights
         if pooler is not None and pooler.startswith("./"):
-            pooler = beside(str(model), pooler.removeprefix("./"))
+            pooler = beside(str(model), pooler.removeprefix("./"), revision)
         embedder = cls(replace(settings, backbone=replace(backbone, **places), pooler_weights=pooler))
         if pooler is None and embedder.pooler.state_dict():
             raise InputError(

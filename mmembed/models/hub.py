@@ -1,11 +1,16 @@
 """Files of a checkpoint, in a directory or a Hub repository."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import cached_file
+
+from mmembed.errors import InputError
 
 Where: TypeAlias = dict[str, Any]
 """Which revision of a Hub repository, as keyword arguments; empty for a directory or the main branch."""
@@ -41,3 +46,46 @@ def read_tokenizer(path: str, where: Where) -> Any:
         tokenizer.add_bos_token = said.get("add_bos_token", True)
         tokenizer.add_eos_token = said.get("add_eos_token", False)
     return tokenizer
+
+
+USUAL: tuple[type[Exception], ...] = (OSError, ValueError, KeyError)
+"""What libraries raise for files that are not there, or are not what their names say."""
+
+
+@contextmanager
+def in_words(
+    path: object,
+    expected: str = "a checkpoint with config.json, safetensors and tokenizer",
+    remedy: str = "check the path or Hub id",
+    also: tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
+    """Say in words what a library raises for files that cannot be opened, or for a kernel that is not there.
+
+    Args:
+        path: names the files.
+        expected: what they should be.
+        remedy: what to do.
+        also: errors that a library raises for them besides the usual ones.
+
+    Raises:
+        InputError: instead of the library's error, which is its ``got``.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except ImportError as error:
+        raise InputError(
+            "backbone.attention", expected="a kernel that is installed", got=_said(error),
+            remedy="install it, or use sdpa",
+        ) from error  # fmt: skip
+    except SafetensorError as error:
+        raise InputError(
+            path, expected="whole safetensors files", got=_said(error), remedy="download it again"
+        ) from error
+    except USUAL + also as error:
+        raise InputError(path, expected=expected, got=_said(error), remedy=remedy) from error
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -26,8 +26,12 @@ LIBRARIES = (
 """Packages that turn files into vectors; another version of one may give other vectors."""
 CODE = ("items.py", "media", "models")
 """What of this package does; a version number does not change while one works on it."""
-# where the weights come from, how they were trained and how rows are laid out changes no vector
-_NOT_SETTINGS = ("path", "revision", "adapter", "scratch", "gradient_checkpointing", "padding_side")
+# where the weights come from, how they were trained and how rows are laid out changes no vector; what was added to a
+# checkpoint is in its weights, config and tokenizer
+_NOT_SETTINGS = (
+    *("path", "revision", "adapter", "scratch", "gradient_checkpointing", "padding_side"),
+    *("special_tokens", "image_tower"),
+)
 _NOT_OF_ADAPTER = ("base_model_name_or_path", "revision", "inference_mode", "task_type", "auto_mapping", "peft_version")
 
 

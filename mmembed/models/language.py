@@ -1,9 +1,9 @@
 """What all backbones with a language model share: features into their slots, the model run under a policy, saving."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -13,11 +13,14 @@ from mmembed.errors import InputError
 from mmembed.files import fingerprint
 from mmembed.models.backbone import Backbone
 from mmembed.models.checkpoint import Checkpoint, save_checkpoint
-from mmembed.models.policies import attention_mask, check_window, switched
+from mmembed.models.families import Family
+from mmembed.models.opening import open_family
+from mmembed.models.policies import attention_mask, check_window, kernel_switch
 from mmembed.models.preprocess import LanguagePreprocessor
 from mmembed.models.prompts import Kind
+from mmembed.models.region_encoders import RegionEncoder
 from mmembed.models.sequence import Batch, Features, Hidden, Padding, Sequence
-from mmembed.models.settings import LanguageSettings
+from mmembed.models.settings import LanguageSettings, PromptStyle
 from mmembed.models.special_tokens import special_ids
 
 # where a config was read from, by which version, and the type its weights were saved in
@@ -32,21 +35,57 @@ class LanguageBackbone(Backbone):
     Args:
         checkpoint: model, tokenizer and preprocessing facts.
         settings: of the family.
-        preprocessor: Item -> Row.
+        prompt: how items are written.
+        regions: how regions of pictures are told; None refuses them.
     """
 
+    family: ClassVar[Family]
     preprocessor: LanguagePreprocessor
     settings: LanguageSettings
 
-    def __init__(self, checkpoint: Checkpoint, settings: LanguageSettings, preprocessor: LanguagePreprocessor) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        settings: LanguageSettings,
+        prompt: PromptStyle,
+        regions: RegionEncoder | None = None,
+    ) -> None:
         super().__init__()
         self.model = checkpoint.model
         self.checkpoint = checkpoint
         self.settings = settings
-        self.preprocessor = preprocessor
+        self.preprocessor = self.make_preprocessor(prompt, regions)
         self.width = self.language_config.hidden_size
         if settings.gradient_checkpointing:
             _recompute_activations(self.model)
+
+    @classmethod
+    def open(
+        cls,
+        settings: LanguageSettings,
+        *,
+        prompt: PromptStyle,
+        texts: Iterable[str] | None = None,
+        regions: RegionEncoder | None = None,
+    ) -> Self:
+        """Open the checkpoint the settings name, or make the scratch one, and load its adapter.
+
+        Args:
+            settings: what to open.
+            prompt: how items are written.
+            texts: what a scratch model's tokenizer is trained on.
+            regions: how regions of pictures are told; None refuses them.
+        """
+        return cls(open_family(cls.family_of(settings), settings, texts), settings, prompt, regions)
+
+    @classmethod
+    def family_of(cls, settings: LanguageSettings) -> Family:
+        """What is said of the checkpoints; one family a class unless its settings decide."""
+        return cls.family
+
+    def make_preprocessor(self, prompt: PromptStyle, regions: RegionEncoder | None) -> LanguagePreprocessor:
+        """The family's own, of ``self.checkpoint`` and ``self.settings``."""
+        raise NotImplementedError
 
     @property
     def language_model(self) -> Any:
@@ -118,15 +157,15 @@ class LanguageBackbone(Backbone):
         count("language_rows", rows)
         count("language_tokens", len(sequence.embeds))
         count("padded_tokens", rows * longest)
-        with switched(self.language_model, self.settings):
-            output = self.language_model(
-                inputs_embeds=padding.pad(sequence.embeds),
-                attention_mask=self.mask(sequence, padding),
-                position_ids=self.position_ids(padding.pad(sequence.positions.T)),
-                use_cache=False,
-                **({"output_hidden_states": True} if layers else {}),
-                **self.extras(sequence, padding),
-            )
+        output = self.language_model(
+            inputs_embeds=padding.pad(sequence.embeds),
+            attention_mask=self.mask(sequence, padding),
+            position_ids=self.position_ids(padding.pad(sequence.positions.T)),
+            use_cache=False,
+            **({"output_hidden_states": True} if layers else {}),
+            **kernel_switch(self.settings),
+            **self.extras(sequence, padding),
+        )
         return Hidden(
             padding.unpad(output.last_hidden_state),
             sequence.ids,
@@ -166,6 +205,28 @@ class LanguageBackbone(Backbone):
     def save(self, directory: Path) -> None:
         """Write a checkpoint that transformers' AutoModel opens."""
         save_checkpoint(self.checkpoint, directory)
+
+
+class VisionLanguageBackbone(LanguageBackbone):
+    """A backbone that is shown pictures, whose pixels travel as uint8 and are normalised where the tower runs."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        settings: LanguageSettings,
+        prompt: PromptStyle,
+        regions: RegionEncoder | None = None,
+    ) -> None:
+        super().__init__(checkpoint, settings, prompt, regions)
+        self.register_buffer("mean", torch.tensor(checkpoint.image_mean)[:, None, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(checkpoint.image_std)[:, None, None, None], persistent=False)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 ``[P, 3, F, h, w]`` -> float32, as the checkpoint's own processor scales and normalises."""
+        return (pixels.to(torch.float32) * (1 / 255) - self.mean) / self.std
 
 
 def _layers(states: tuple[Tensor, ...] | None, layers: tuple[int, ...]) -> list[Tensor]:

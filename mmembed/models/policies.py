@@ -4,12 +4,10 @@ A mask of another form is not refused by the libraries but misread or dropped: a
 batch without padding, and a boolean mask is *added* to the scores by the eager kernel. So the mask is always explicit.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmembed.errors import InputError
 from mmembed.models.prompts import Kind
@@ -41,8 +39,11 @@ def attention_mask(settings: LanguageSettings, sequence: Sequence, padding: Padd
     if settings.attention == "flash_attention_2":
         return None if padding.is_dense else padding.mask().long()
     seen = visible(settings.attention_policy, sequence, padding)
-    if settings.attention == "sdpa":
-        return seen
+    return additive(seen, dtype) if settings.attention == "eager" else seen
+
+
+def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """A boolean mask as the eager kernel takes it: added to the scores."""
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
 
 
@@ -60,23 +61,13 @@ def visible(policy: str, sequence: Sequence, padding: Padding) -> Tensor:
     return (seen | places)[:, None]
 
 
-@contextmanager
-def switched(model: nn.Module, settings: LanguageSettings) -> Iterator[None]:
-    """The kernel's own switch, for one that takes no mask: FlashAttention asks each layer whether it is causal.
+def kernel_switch(settings: LanguageSettings) -> dict[str, Any]:
+    """What to tell a kernel that takes no mask: FlashAttention asks whether it is causal.
 
-    Whatever happens inside, every layer has its own answer again afterwards.
+    It is an argument of the one call, which gradient checkpointing repeats with it; nothing in the model is changed.
     """
-    if settings.attention != "flash_attention_2" or settings.attention_policy != "bidirectional":
-        yield
-        return
-    layers = [module for module in model.modules() if getattr(module, "is_causal", False)]
-    for layer in layers:
-        layer.is_causal = False  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.is_causal = True  # type: ignore[assignment]
+    told = settings.attention == "flash_attention_2" and settings.attention_policy == "bidirectional"
+    return {"is_causal": False} if told else {}
 
 
 def check_window(config: Any, settings: LanguageSettings, longest: int) -> None:

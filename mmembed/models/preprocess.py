@@ -3,7 +3,6 @@
 CPU only and picklable. A family says how it prepares a medium and which token stands for it.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -49,7 +48,7 @@ class Prepared:
     time_step: float = 1.0
 
 
-class MediaPreprocessor(ABC):
+class MediaPreprocessor:
     """What every preprocessor does with the media of an item: decode them once, and say in words where regions are.
 
     Args:
@@ -69,16 +68,24 @@ class MediaPreprocessor(ABC):
         self.cache: MediaCache | None = None
         self._preprocessing = repr([getattr(settings, name) for name in self.pixel_settings])
 
-    @abstractmethod
     def prepare(self, medium: Media, frames: Frames, name: str) -> Prepared:
         """Resize and cut a decoded medium; ``name`` is the fingerprint of what comes out."""
+        raise NotImplementedError
 
-    def _prepare(self, medium: Media) -> Prepared:
+    def refuse_unread(self, medium: Media) -> None:
+        """Refuse a medium that the model has no input for.
+
+        Raises:
+            InputError: its kind is named.
+        """
         if isinstance(medium, Video) and not self.takes_video:
             raise InputError(
                 "item.video", expected="text and pictures: this model has no input for video", got="a video",
                 remedy="give some of its frames as pictures, or take a model that reads video",
             )  # fmt: skip
+
+    def _prepare(self, medium: Media) -> Prepared:
+        self.refuse_unread(medium)
         return self._kept(medium, medium.fingerprint(), self.prepare)
 
     def _kept(self, medium: Media, key: str, prepare: Callable[[Media, Frames, str], Prepared]) -> Prepared:

@@ -5,14 +5,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mmembed.errors import InputError, nearest
+from mmembed.models.checkpoint import refuse_difference
+from mmembed.models.hub import find_file, in_words
 from mmembed.models.profiles import profile_names
 from mmembed.models.settings import EmbedderSettings
 from mmembed.settings import dump_settings, load_yaml, read_settings
 
+_ADDRESS = ("a directory or Hub id", "check the name")
 SETTINGS_FILE = "embedder.yaml"
 POOLER_FILE = "pooler.safetensors"
 
@@ -45,13 +49,17 @@ def override(settings: EmbedderSettings, overrides: Mapping[str, Any]) -> Embedd
     return read_settings(EmbedderSettings, values, where="from_pretrained")
 
 
-def saved_settings(model: str) -> dict[str, Any]:
+def saved_settings(model: str, revision: str | None = None) -> dict[str, Any]:
     """What ``embedder.yaml`` of a directory or Hub repository says, as plain values.
+
+    Args:
+        model: directory or Hub id.
+        revision: commit of the Hub repository.
 
     Raises:
         InputError: nothing there, or no such file in it.
     """
-    path = Path(beside(model, SETTINGS_FILE))
+    path = Path(beside(model, SETTINGS_FILE, revision))
     if not path.is_file():
         raise InputError(
             model, expected=f"{SETTINGS_FILE} beside the weights", got="none",
@@ -60,10 +68,19 @@ def saved_settings(model: str) -> dict[str, Any]:
     return dict(load_yaml(path))
 
 
-def beside(model: str, name: str) -> str:
+def beside(model: str, name: str, revision: str | None = None) -> str:
     """The path of a file of a directory or Hub repository, whether it is there or not."""
     path = Path(model) / name
-    return str(path if path.is_file() or Path(model).exists() else _from_hub(model, name))
+    return str(path if Path(model).exists() else _from_hub(model, name, revision) or path)
+
+
+def folder_beside(model: str, name: str, revision: str | None = None) -> str:
+    """The path of a folder of a directory or Hub repository."""
+    root = Path(model)
+    if not root.exists():
+        with in_words(model, *_ADDRESS):
+            root = Path(snapshot_download(model, revision=revision, allow_patterns=[f"{name}/*"]))
+    return str(root / name)
 
 
 def save_pooler(pooler: nn.Module, path: Path) -> bool:
@@ -82,28 +99,17 @@ def load_pooler(pooler: nn.Module, path: str) -> None:
     """
     if not Path(path).is_file():
         raise InputError(path, expected="the pooler's weights", got="no such file", remedy="save the model again")
-    state, expected = load_file(path), pooler.state_dict()
-    differ = {
-        "missing": expected.keys() - state.keys(),
-        "unexpected": state.keys() - expected.keys(),
-        "of another shape": {k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape},
-    }
-    if any(differ.values()):
-        raise InputError(
-            path, expected="exactly the weights of the pooler in the settings",
-            got="; ".join(f"{len(keys)} {what}: {', '.join(sorted(keys))}" for what, keys in differ.items() if keys),
-            remedy="use the settings it was trained with",
-        )  # fmt: skip
+    state = load_file(path)
+    refuse_difference(
+        path,
+        state,
+        pooler.state_dict(),
+        expected="exactly the weights of the pooler in the settings",
+        remedy="use the settings it was trained with",
+    )
     pooler.load_state_dict(state)
 
 
-def _from_hub(model: str, name: str) -> Path:
-    from transformers.utils import cached_file
-
-    try:
-        found = cached_file(model, name, _raise_exceptions_for_missing_entries=False)
-    except OSError as error:
-        raise InputError(
-            model, expected="a directory or Hub id", got=" ".join(str(error).split()), remedy="check the name"
-        ) from error
-    return Path(found) if found else Path(model) / name
+def _from_hub(model: str, name: str, revision: str | None) -> Path | None:
+    with in_words(model, *_ADDRESS):
+        return find_file(model, name, {"revision": revision} if revision else {})

@@ -11,8 +11,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModel, PreTrainedTokenizerFast
 
-from mmembed.models.checkpoint import Checkpoint, in_words
+from mmembed.models.checkpoint import Checkpoint
 from mmembed.models.families import ScratchFamily
+from mmembed.models.hub import in_words
 from mmembed.models.settings import DType, Scratch
 
 TEXT: dict[str, Any] = {

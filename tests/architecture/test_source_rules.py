@@ -12,6 +12,7 @@ PACKAGE = sorted((ROOT / "mmembed").rglob("*.py"))
 COMMANDS = sorted(path for folder in COMMAND_FOLDERS for path in (ROOT / folder).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 MAX_LINES = 500
+MAX_ADAPTER_LINES = 250
 PICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 OUTSIDE = {"configs", "eval", "data_prep", "scripts", "tests"}
 # a folder's name as a path or module, not the method eval() nor a word that ends alike
@@ -129,3 +130,11 @@ def test_no_source_is_longer_than_a_reader_can_hold():
 
     assert len(TESTS) >= 30
     assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
+
+
+def test_no_file_of_an_adapter_is_longer_than_one_sitting():
+    sources = sorted((ROOT / "mmembed/models/backbones").rglob("*.py"))
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in sources}
+
+    assert len(sources) >= 20
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_ADAPTER_LINES} == {}

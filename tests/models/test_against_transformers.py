@@ -144,6 +144,6 @@ def test_torchvision_resize_equals_the_librarys_processor(family, size, picture,
     embedder = scratch_embedder(family)
     item = Item.of({"image": picture(*size)})
 
-    ours = embedder.backbone._normalise(collate(embedder.prepare([item], "query")).pixels)
+    ours = embedder.backbone._patches(collate(embedder.prepare([item], "query")).pixels)
 
     assert torch.allclose(ours, library_inputs(family, embedder, [item])["pixel_values"], atol=1e-5, rtol=0)

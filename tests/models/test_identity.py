@@ -6,7 +6,7 @@ import torch
 from mmembed import Embedder
 from mmembed.models.identity import LIBRARIES, identity
 from mmembed.models.poolers import MeanTokenPooler
-from mmembed.models.settings import ChatPrompt, MeanToken, RawPrompt
+from mmembed.models.settings import ChatPrompt, EmbedderSettings, MeanToken, QwenVL, RawPrompt, SpecialTokens
 
 
 def changed(ours, theirs):
@@ -94,3 +94,15 @@ def test_the_libraries_that_make_vectors_are_named(saved):
     assert {name for name in parts if name.startswith("library.")} == {f"library.{name}" for name in LIBRARIES}
     assert torch.__version__.startswith(parts["library.torch"])
     assert parts["device"] == "cpu"
+
+
+def test_what_was_added_to_a_checkpoint_is_told_by_its_weights_and_tokenizer(golden):
+    path = str(golden / "vlm2vec/qwen2_vl")
+    tokens = [SpecialTokens(("<emb>",)), SpecialTokens(("<emb>",), seed=1, train=False), SpecialTokens(("<other>",))]
+
+    first, same, other = (
+        identity(Embedder(EmbedderSettings(QwenVL(path=path, special_tokens=added)))) for added in tokens
+    )
+
+    assert changed(first, same) == set()
+    assert changed(first, other) == {"tokenizer"}

@@ -6,10 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from mmembed.errors import InputError
-from mmembed.models.policies import PREFIX, attention_mask, check_window, switched, visible
+from mmembed.models.policies import PREFIX, attention_mask, check_window, kernel_switch, visible
 from mmembed.models.prompts import Kind
 from mmembed.models.sequence import Padding, Sequence
 from mmembed.models.settings import QwenVL
@@ -90,28 +89,12 @@ def test_the_published_fault_leaves_only_a_batch_without_padding_causal():
     assert attention_mask(fault, ragged, Padding(ragged.lengths), torch.float32).dtype == torch.bool
 
 
-class Layer(nn.Module):
-    def __init__(self, is_causal):
-        super().__init__()
-        self.is_causal = is_causal
+def test_only_a_kernel_that_takes_no_mask_is_told_by_an_argument():
+    bidirectional = {"path": "x", "attention_policy": "bidirectional"}
 
-
-def test_flash_attention_is_switched_inside_and_exactly_as_before_outside_even_after_an_error():
-    model = nn.ModuleList([Layer(True), Layer(False), Layer(True)])
-    flash = QwenVL(path="x", attention="flash_attention_2", attention_policy="bidirectional")
-
-    with pytest.raises(RuntimeError, match="inside"), switched(model, flash):
-        assert [layer.is_causal for layer in model] == [False, False, False]
-        raise RuntimeError("inside")
-
-    assert [layer.is_causal for layer in model] == [True, False, True]
-
-
-def test_kernels_that_are_told_by_a_mask_are_not_switched():
-    model = nn.ModuleList([Layer(True)])
-
-    with switched(model, QwenVL(path="x", attention_policy="bidirectional")):
-        assert model[0].is_causal
+    assert kernel_switch(QwenVL(attention="flash_attention_2", **bidirectional)) == {"is_causal": False}
+    assert kernel_switch(QwenVL(**bidirectional)) == {}
+    assert kernel_switch(QwenVL(path="x", attention="flash_attention_2")) == {}
 
 
 def test_flash_attention_takes_the_padding_only():

@@ -2,13 +2,17 @@
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
 
 from mmembed import Pair
 from mmembed.counters import counting
+from mmembed.errors import InputError
 from mmembed.losses.settings import Contrastive
 from mmembed.training.batches import PairPreparer
 from mmembed.training.module import EmbedderModule
 from mmembed.training.settings import Chunks, Optim, Stage
+from mmembed.training.sharding import layers_of, shard, whole_tensor
 from tests.families import FAMILIES, READS_PICTURES, family_embedder
 
 
@@ -54,3 +58,49 @@ def test_a_frozen_tower_runs_once_for_each_picture_of_a_step(name):
     assert work["tower_forwards"] == len(media)
     assert ours.keys() == embedder.trainable
     assert all(torch.isfinite(g).all() for g in ours.values())
+
+
+@pytest.fixture
+def mesh(tmp_path):
+    """One process on its own, which FSDP2 takes for a group."""
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_sharded_weights_embed_and_train_as_whole_ones(name, mesh):
+    batch = PairPreparer(family_embedder(name).backbone.preprocessor, Chunks(), filler=True)(0, pairs_of(name))
+    results = []
+    for sharded in (False, True):
+        embedder = family_embedder(name, **({"longrope_by": "batch"} if name == "phi3_v" else {})).train()
+        if sharded:
+            shard(embedder, mesh)
+        vectors = torch.cat([embedder(chunk) for chunk in batch.chunks])
+        vectors[:, :9].sum().backward()
+        gradients = {n: whole_tensor(p.grad) for n, p in embedder.named_parameters() if p.grad is not None}
+        results.append((vectors.detach(), gradients))
+
+    (ours, our_gradients), (theirs, their_gradients) = results
+    assert torch.allclose(ours, theirs, atol=1e-6, rtol=0)
+    assert our_gradients.keys() == their_gradients.keys()
+    assert all(torch.allclose(their_gradients[n], g, rtol=1e-4, atol=1e-5) for n, g in our_gradients.items())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_filler_runs_every_part_that_trains(name):
+    embedder = family_embedder(name).train()
+    batch = PairPreparer(embedder.backbone.preprocessor, Chunks(), filler=True)(0, pairs_of(name)[:1])
+
+    embedder(batch.filler).sum().backward()
+
+    layers = {id(p) for layer in layers_of(embedder.backbone) for p in layer.parameters() if p.requires_grad}
+    assert layers == {id(p) for p in embedder.parameters() if p.grad is not None and id(p) in layers}
+
+
+def test_rows_that_run_apart_are_refused_where_ranks_must_keep_in_step(mesh):
+    message = r"strategy: fsdp2: expected max_length of at most \d+, or longrope_by: batch, got None"
+
+    with pytest.raises(InputError, match=message):
+        shard(family_embedder("phi3_v"), mesh)
+    shard(family_embedder("phi3_v", max_length=256), mesh)

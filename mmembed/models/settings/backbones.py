@@ -1,7 +1,7 @@
 """What every family of backbones is told. No torch here."""
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from mmembed.errors import InputError
 from mmembed.media.settings import MediaSettings
@@ -35,6 +35,11 @@ class BackboneSettings(Part):
     """What turns items into hidden states; one subclass a family."""
 
     abstract: ClassVar[bool] = True
+
+    def saved(self) -> Self:
+        """The settings under which what this made is opened from its own directory."""
+        settings: Any = self
+        return replace(settings, path=".", revision=None, scratch=None, adapter=None)  # type: ignore[no-any-return]
 
     def build(self, **live: Any) -> "Backbone":
         """Load or make the backbone; ``live`` holds ``prompt``, and may hold ``texts`` and ``regions``.
@@ -77,7 +82,8 @@ class LanguageSettings(BackboneSettings):
     padding, so that a vector depends on the rows beside it."""
     longrope_by: Literal["row", "batch"] = "row"
     """Of two lists of rotary frequencies (LongRoPE, arXiv:2402.13753), the long one serves rows longer than the model
-    first was trained on, or whole batches that hold such a row, as released code has it. Matters to Phi-3.5 only."""
+    first was trained on, or whole batches that hold such a row, as released code has it. Matters to Phi-3.5
+    and to what was made of it (InstructCIR)."""
     max_length: int | None = None
     """Most tokens a row may have; text is cut at the end, media never. None is the tokenizer's own limit."""
     padding_side: Literal["right", "left"] = "right"

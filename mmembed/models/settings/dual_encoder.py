@@ -1,7 +1,7 @@
 """Settings of dual encoders: an image tower and a text tower that meet in one space. No torch here."""
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from mmembed.errors import InputError
 from mmembed.media.settings import MediaSettings
@@ -21,6 +21,8 @@ class TimmTower:
     """Start from timm's own weights; false starts at random."""
     path: str | None = None
     """A safetensors file of the whole timm model, instead of the one that timm would download."""
+    seed: int = 0
+    """Seed of the projection."""
 
     def __post_init__(self) -> None:
         if self.path is not None and not self.path.endswith(".safetensors"):
@@ -51,15 +53,19 @@ class DualEncoder(BackboneSettings):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
     image_tower: TimmTower | None = None
-    """Take this instead of the checkpoint's image tower; one that was saved with it is kept as it was saved."""
+    """Take this instead of the checkpoint's image tower."""
     transform: Literal["standard", "targetpad"] = "standard"
     """The checkpoint's own resize and crop; ``targetpad`` first pads long pictures with black to an aspect of 1.25
     (composed image retrieval: arXiv:2303.15247)."""
     frames: Literal["normalised_mean", "mean"] = "normalised_mean"
     """A clip is the mean of its frames' vectors, and several pictures the mean of theirs: of those scaled to unit
-    length, the result being as long as they were on average (CLIP4Clip, arXiv:2104.08860), or of those as they are."""
+    length, scaled by their average length (CLIP4Clip, arXiv:2104.08860), or of those as they are."""
     media: MediaSettings = field(default_factory=MediaSettings)
     """How files become pictures and frames."""
+
+    def saved(self) -> Self:
+        """See :meth:`BackboneSettings.saved`; the config that is saved has the new image tower."""
+        return replace(super().saved(), image_tower=None)
 
     def build(self, **live: Any) -> "Backbone":
         """See :meth:`BackboneSettings.build`."""

@@ -15,6 +15,6 @@ class Llava(VisionLanguageSettings):
 
     def build(self, **live: Any) -> "Backbone":
         """See :meth:`BackboneSettings.build`."""
-        from mmembed.models.backbones.llava.backbone import open_llava
+        from mmembed.models.backbones.llava.backbone import LlavaBackbone
 
-        return open_llava(self, **live)
+        return LlavaBackbone.open(self, **live)

@@ -24,6 +24,6 @@ class Mllama(VisionLanguageSettings):
 
     def build(self, **live: Any) -> "Backbone":
         """See :meth:`BackboneSettings.build`."""
-        from mmembed.models.backbones.mllama.backbone import open_mllama
+        from mmembed.models.backbones.mllama.backbone import MllamaBackbone
 
-        return open_mllama(self, **live)
+        return MllamaBackbone.open(self, **live)

@@ -25,6 +25,6 @@ class Phi3V(VisionLanguageSettings):
 
     def build(self, **live: Any) -> "Backbone":
         """See :meth:`BackboneSettings.build`."""
-        from mmembed.models.backbones.phi3_v.backbone import open_phi3_v
+        from mmembed.models.backbones.phi3_v.backbone import Phi3VBackbone
 
-        return open_phi3_v(self, **live)
+        return Phi3VBackbone.open(self, **live)

@@ -106,7 +106,7 @@ class LatentAttention(PoolerSettings):
 class MultiLayer(PoolerSettings):
     """A learned mixture of several layers, each normalised and pooled: ``sum_l softmax(a)_l * pool(LN_l(H_l))``."""
 
-    layers: tuple[int, ...]
+    layers: tuple[int, ...] = (-2, -1)
     """Which hidden states, counted as transformers does: 0 are the embeddings, 1 is behind the first layer, -1 is the
     last layer's behind the final norm."""
     pooler: PoolerSettings = field(default_factory=LastToken)

@@ -48,6 +48,6 @@ class QwenVL(VisionLanguageSettings):
 
     def build(self, **live: Any) -> "Backbone":
         """See :meth:`BackboneSettings.build`."""
-        from mmembed.models.backbones.qwen_vl.backbone import open_qwen_vl
+        from mmembed.models.backbones.qwen_vl.backbone import QwenVLBackbone
 
-        return open_qwen_vl(self, **live)
+        return QwenVLBackbone.open(self, **live)

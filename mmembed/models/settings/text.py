@@ -25,6 +25,6 @@ class TextModel(LanguageSettings):
 
     def build(self, **live: Any) -> "Backbone":
         """See :meth:`BackboneSettings.build`."""
-        from mmembed.models.backbones.text.backbone import open_text
+        from mmembed.models.backbones.text.backbone import TextBackbone
 
-        return open_text(self, **live)
+        return TextBackbone.open(self, **live)

@@ -51,6 +51,7 @@ class DualEncoderBackbone(Backbone):
 
     preprocessor: DualEncoderPreprocessor
     usual_pooler = Sum()
+    head = ""
     # scale and bias of the loss, and CoCa's captioner
     unused = ("logit_scale", "logit_bias", "text_decoder.")
     mean: Tensor

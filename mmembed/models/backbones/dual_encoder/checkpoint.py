@@ -15,7 +15,7 @@ from typing import Any
 import open_clip
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -24,12 +24,19 @@ from mmembed.files import write_json
 from mmembed.models.backbones.dual_encoder.released import released
 from mmembed.models.backbones.dual_encoder.timm_tower import load_timm_tower, timm_vision
 from mmembed.models.checkpoint import refuse_gaps
+from mmembed.models.hub import in_words
 from mmembed.models.settings import DualEncoder, TimmTower
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 # what open_clip looks for in a directory, without what is pickled
 _WEIGHTS = (WEIGHTS, "open_clip_pytorch_model.safetensors", "model.safetensors")
 _FROM_HUB = (CONFIG, *_WEIGHTS[:2], "*token*", "vocab.*", "merges.txt", "*.model")
+# what open_clip raises for files that are not its own, and what is said then
+_OTHERWISE = (
+    f"an open_clip checkpoint with {CONFIG}, safetensors and tokenizer",
+    "check the path, Hub id or architecture:tag",
+    (TypeError, AssertionError, RuntimeError),
+)
 # scale and bias of the loss; open_clip gives them the shape that the model has
 _OF_LOSS = ("logit_scale", "logit_bias")
 
@@ -73,12 +80,11 @@ def open_checkpoint(settings: DualEncoder) -> DualCheckpoint:
             listed, an unknown architecture, or weights trained with another activation than the architecture's.
     """
     path = str(settings.path)
-    with _in_words(path):
+    with in_words(path, *_OTHERWISE):
         source = _find(path, settings.revision)
         fresh = settings.image_tower
-        if fresh is not None and source.config["vision_cfg"].get("timm_model_name") == fresh.model:
-            fresh = None
-        model, config = make_model(source.config, source.preprocessing, fresh)
+        seed = None if fresh is None else fresh.seed
+        model, config = make_model(source.config, source.preprocessing, fresh, seed)
         tokenizer = open_clip.get_tokenizer(source.name)
         _load(model, source.weights, path, ("visual.",) if fresh is not None else ())
     _check_vocabulary(path, model, tokenizer)
@@ -180,23 +186,6 @@ def _check_vocabulary(path: str, model: Any, tokenizer: Any) -> None:
             path, expected=f"a tokenizer of at most {known} words, which the text tower knows", got=words,
             remedy="take config and tokenizer from the same checkpoint",
         )  # fmt: skip
-
-
-@contextmanager
-def _in_words(path: str) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except SafetensorError as error:
-        raise InputError(
-            path, expected="whole safetensors files", got=" ".join(str(error).split()), remedy="download it again"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, AssertionError, RuntimeError) as error:
-        raise InputError(
-            path, expected=f"an open_clip checkpoint with {CONFIG}, safetensors and tokenizer",
-            got=" ".join(str(error).split()), remedy="check the path, Hub id or architecture:tag",
-        ) from error  # fmt: skip
 
 
 @contextmanager

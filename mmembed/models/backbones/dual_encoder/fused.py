@@ -6,6 +6,7 @@ frozen weights at every forward and takes it off again, which leaves them a litt
 
 from collections.abc import Collection
 
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from mmembed.errors import InputError
@@ -29,14 +30,18 @@ def refuse_fused(model: nn.Module, targets: Collection[str]) -> None:
 
 
 def refuse_wrapped(model: nn.Module) -> None:
-    """Refuse a loaded adapter around fused attention.
+    """Refuse a loaded adapter around fused attention, or on the layer that it never runs.
 
     Raises:
         InputError: the first such layer is named.
     """
     for name, module in model.named_modules():
-        if isinstance(module, nn.MultiheadAttention) and name.endswith(".base_layer"):
+        if not isinstance(module, nn.MultiheadAttention):
+            continue
+        if name.endswith(".base_layer"):
             _refuse(name.removesuffix(".base_layer"))
+        if isinstance(module.out_proj, BaseTunerLayer):
+            _refuse(f"{name}.out_proj")
 
 
 def _refuse(layer: str) -> None:

@@ -10,7 +10,7 @@ def mean_vectors(vectors: Tensor, sizes: Tensor, *, as_they_are: bool) -> Tensor
     Args:
         vectors: ``[N, D]``, group by group.
         sizes: vectors of each group ``[M]``, none 0.
-        as_they_are: else the mean of their directions, as long as they are on average.
+        as_they_are: else the mean of their directions, scaled by their average length.
 
     Returns:
         ``[M, D]``.

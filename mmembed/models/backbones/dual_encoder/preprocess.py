@@ -3,6 +3,7 @@
 A row is one token for each patch of its media, which the image tower reads, and the tokens of its text.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from mmembed.items import Image, Item, Media
 from mmembed.media.video import Frames
 from mmembed.models.positions import sequential_positions
 from mmembed.models.preprocess import FILLER_SIDE, MediaPreprocessor, Prepared
-from mmembed.models.prompts import Kind, medium_kind, render
+from mmembed.models.prompts import Kind, Segment, medium_kind, render
 from mmembed.models.region_encoders import RegionEncoder, without_regions
 from mmembed.models.sequence import PreparedMedium, Row
 from mmembed.models.settings import DualEncoder, PromptStyle, RawPrompt, Side
@@ -72,13 +73,15 @@ class DualEncoderPreprocessor(MediaPreprocessor):
         """Decode, render and tokenize one item.
 
         Raises:
-            InputError: a medium that cannot be read, or regions that are not in their picture or that no encoder would
-                tell.
+            InputError: a medium that cannot be read, or regions that are not in their picture, that no encoder would
+                tell, or that do not fit the text tower's context.
         """
         whole = without_regions(item)
         prepared = [self._prepare(medium) for medium in whole.media]
         told = self._region_words(item, prepared)
-        text = "".join(s.text for s in render(whole, self.prompt, [p.words for p in prepared], region_words=told))
+        segments = render(whole, self.prompt, [p.words for p in prepared], region_words=told)
+        self._refuse_cut_regions(segments)
+        text = "".join(s.text for s in segments)
         words = self.read(text) if text.strip() or not prepared else []
         patches = [medium_kind(medium) for medium, p in zip(whole.media, prepared, strict=True) for _ in range(*p.pads)]
         return Row(
@@ -98,6 +101,15 @@ class DualEncoderPreprocessor(MediaPreprocessor):
         ids = self.tokenizer([text])[0]
         real = (ids != self.pad).nonzero()
         return list(ids[: int(real[-1]) + 1 if len(real) else 1].tolist())
+
+    def _refuse_cut_regions(self, segments: Sequence[Segment]) -> None:
+        last = max((i for i, segment in enumerate(segments) if segment.kind is Kind.REGION), default=-1)
+        context = self.tokenizer.context_length
+        if last >= 0 and len(self.read("".join(s.text for s in segments[: last + 1]))) >= context:
+            raise InputError(
+                "image.regions", expected=f"regions in words within the text tower's {context} tokens", got="more",
+                remedy="name fewer regions",
+            )  # fmt: skip
 
     def prepare(self, medium: Media, frames: Frames, name: str) -> Prepared:
         """See :meth:`MediaPreprocessor.prepare`."""

@@ -5,7 +5,6 @@ one medium at a time by the library's own code; its whole forward counts the ima
 one in a text row would be an error there.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -16,8 +15,7 @@ from mmembed.models.backbones.llava.preprocess import LlavaPreprocessor, OneVisi
 from mmembed.models.backbones.llava.released import LlavaFamily
 from mmembed.models.backbones.llava.scratch import SCRATCH
 from mmembed.models.checkpoint import Checkpoint
-from mmembed.models.language import LanguageBackbone
-from mmembed.models.opening import open_family
+from mmembed.models.language import VisionLanguageBackbone
 from mmembed.models.region_encoders import RegionEncoder
 from mmembed.models.sequence import Batch, Features
 from mmembed.models.settings import Llava, PromptStyle
@@ -38,22 +36,24 @@ LLAVA = LlavaFamily(
 )
 
 
-class LlavaBackbone(LanguageBackbone):
+class LlavaBackbone(VisionLanguageBackbone):
     """See :class:`mmembed.models.language.LanguageBackbone`."""
 
+    family = LLAVA
+    settings: Llava
     preprocessor: LlavaPreprocessor
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self, checkpoint: Checkpoint, settings: Llava, prompt: PromptStyle, regions: RegionEncoder | None = None
     ) -> None:
-        config = checkpoint.model.config
-        kind = OneVisionPreprocessor if config.model_type == "llava_onevision" else LlavaPreprocessor
-        super().__init__(checkpoint, settings, kind(checkpoint, settings, prompt, regions))
-        self.register_buffer("mean", torch.tensor(checkpoint.image_mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(checkpoint.image_std)[:, None, None], persistent=False)
-        self.unused = _unused(config)
+        super().__init__(checkpoint, settings, prompt, regions)
+        self.unused = _unused(checkpoint.model.config)
+
+    def make_preprocessor(self, prompt: PromptStyle, regions: RegionEncoder | None) -> LlavaPreprocessor:
+        """See :meth:`LanguageBackbone.make_preprocessor`."""
+        shows_clips = self.model.config.model_type == "llava_onevision"
+        kind = OneVisionPreprocessor if shows_clips else LlavaPreprocessor
+        return kind(self.checkpoint, self.settings, prompt, regions)
 
     @property
     def tower(self) -> nn.Module:
@@ -74,14 +74,24 @@ class LlavaBackbone(LanguageBackbone):
 
     def _project(self, pixels: Tensor) -> Tensor:
         """uint8 ``[P, 3, 1, h, w]`` -> ``[P, N, D]``, the chosen layer of the tower as the language model reads it."""
-        config, tower = self.model.config, self.model.vision_tower
-        scaled = (pixels[:, :, 0].to(torch.float32) * (1 / 255) - self.mean) / self.std
-        states = tower(scaled.to(tower.dtype), output_hidden_states=True).hidden_states
-        chosen = torch.cat([states[layer] for layer in _layers(config)], dim=-1)
+        config = self.model.config
+        scaled = self.normalise(pixels)[:, :, 0]
+        chosen = self._tapped(scaled.to(self.model.vision_tower.dtype))
         if config.vision_feature_select_strategy == "default":
             chosen = chosen[:, 1:]
         features: Tensor = self.model.multi_modal_projector(chosen)
         return features
+
+    def _tapped(self, pixels: Tensor) -> Tensor:
+        """States of the tower's layers that are read, side by side; those behind the last of them do not run."""
+        tower, wanted = self.model.vision_tower, _layers(self.model.config)
+        states = tower.embeddings(pixels)
+        if hasattr(tower, "pre_layrnorm"):
+            states = tower.pre_layrnorm(states)
+        found = [states]
+        for layer in tower.encoder.layers[: max(wanted)]:
+            found.append(layer(found[-1], None))
+        return torch.cat([found[number] for number in wanted], dim=-1)
 
     def _pack(self, features: Tensor, steps: int, size: list[int]) -> Tensor:
         """Features of a medium's tiles ``[P, N, D]`` in the order its tokens have ``[v, D]``."""
@@ -101,28 +111,17 @@ class LlavaBackbone(LanguageBackbone):
         return packed[0]
 
 
-def open_llava(
-    settings: Llava, *, prompt: PromptStyle, texts: Iterable[str] | None = None, regions: RegionEncoder | None = None
-) -> LlavaBackbone:
-    """Open the checkpoint the settings name, or make the scratch one, and load its adapter.
-
-    Args:
-        settings: what to open.
-        prompt: how items are written.
-        texts: what a scratch model's tokenizer is trained on.
-        regions: how regions of pictures are told; None refuses them.
-    """
-    return LlavaBackbone(open_family(LLAVA, settings, texts), settings, prompt, regions)
-
-
 def _layers(config: Any) -> list[int]:
-    layer = config.vision_feature_layer
-    return [layer] if isinstance(layer, int) else list(layer)
+    """The tower's layers that are read; 0 are its embeddings."""
+    chosen, depth = config.vision_feature_layer, config.vision_config.num_hidden_layers
+    return [layer % (depth + 1) for layer in ([chosen] if isinstance(chosen, int) else chosen)]
 
 
 def _unused(config: Any) -> tuple[str, ...]:
     """Weights of the tower behind the last layer that is read."""
-    depth = config.vision_config.num_hidden_layers
-    last = max(layer % (depth + 1) for layer in _layers(config))
-    behind = [f"vision_tower.encoder.layers.{i}." for i in range(last, depth)]
-    return (*behind, "vision_tower.post_layernorm.", "vision_tower.head.")
+    behind = range(max(_layers(config)), config.vision_config.num_hidden_layers)
+    return (
+        *(f"vision_tower.encoder.layers.{i}." for i in behind),
+        "vision_tower.post_layernorm.",
+        "vision_tower.head.",
+    )

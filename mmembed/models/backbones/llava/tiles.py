@@ -6,6 +6,7 @@ Resizing and cutting are the library's, as is the function that says which featu
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from mmembed.errors import InputError
 # what a picture may become by most, in tiles' worth of tokens, before its features are shrunk by more than this
 _SHRINK_BEYOND = 1.1
 _PREFIX = "anyres_max_"
+# what leaves patches alone: CLIP's class token is left out, SigLIP has none
+_STRATEGY = {"clip_vision_model": "default", "siglip_vision_model": "full"}
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,22 @@ def read_tiles(config: Any) -> Tiles:
             "config.json: vision_config.model_type", expected=f"one of {', '.join(class_tokens)}",
             got=f"'{vision.model_type}'", remedy="no other tower is read here",
         )  # fmt: skip
+    sizes = getattr(config, "image_grid_pinpoints", None)
+    if sizes is not None and config.vision_feature_select_strategy != _STRATEGY[vision.model_type]:
+        raise InputError(
+            "config.json: vision_feature_select_strategy",
+            expected=f"{_STRATEGY[vision.model_type]}: a grid of tiles has no place for a class token",
+            got=config.vision_feature_select_strategy, remedy="take config.json from the checkpoint",
+        )  # fmt: skip
+    most = getattr(config, "vision_aspect_ratio", None)
+    if most is not None and not re.fullmatch(rf"{_PREFIX}\d+", most):
+        raise InputError(
+            "config.json: vision_aspect_ratio", expected=f"{_PREFIX} and a number, e.g. {_PREFIX}9", got=f"'{most}'",
+            remedy="take config.json from the checkpoint",
+        )  # fmt: skip
     patches = vision.image_size // vision.patch_size
     # the default strategy leaves the first token out, as CLIP's class token
     tokens = patches**2 + class_tokens[vision.model_type] - (config.vision_feature_select_strategy == "default")
-    sizes = getattr(config, "image_grid_pinpoints", None)
-    most = getattr(config, "vision_aspect_ratio", None)
     return Tiles(
         side=vision.image_size,
         patches=patches,

@@ -6,12 +6,13 @@ runs, so that it holds whatever was inserted.
 """
 
 import warnings
-from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recompute
 
 from mmembed.counters import count
 from mmembed.models.backbones.mllama.cross import cross_attention
@@ -19,8 +20,8 @@ from mmembed.models.backbones.mllama.preprocess import MllamaPreprocessor
 from mmembed.models.backbones.mllama.scratch import SCRATCH
 from mmembed.models.checkpoint import Checkpoint
 from mmembed.models.families import Family
-from mmembed.models.language import LanguageBackbone
-from mmembed.models.opening import open_family
+from mmembed.models.language import VisionLanguageBackbone
+from mmembed.models.policies import additive
 from mmembed.models.prompts import Kind
 from mmembed.models.region_encoders import RegionEncoder
 from mmembed.models.sequence import Batch, Features, Hidden, Padding, Sequence
@@ -38,21 +39,28 @@ MLLAMA = Family(
 )
 
 
-class MllamaBackbone(LanguageBackbone):
+class MllamaBackbone(VisionLanguageBackbone):
     """See :class:`mmembed.models.language.LanguageBackbone`."""
 
+    family = MLLAMA
+    settings: Mllama
     preprocessor: MllamaPreprocessor
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self, checkpoint: Checkpoint, settings: Mllama, prompt: PromptStyle, regions: RegionEncoder | None = None
     ) -> None:
-        config, facts = checkpoint.model.config, checkpoint.preprocessing
-        preprocessor = MllamaPreprocessor(checkpoint.tokenizer, config, facts, settings, prompt, regions)
-        super().__init__(checkpoint, settings, preprocessor)
-        self.register_buffer("mean", torch.tensor(checkpoint.image_mean)[:, None, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(checkpoint.image_std)[:, None, None, None], persistent=False)
+        super().__init__(checkpoint, settings, prompt, regions)
+        if settings.gradient_checkpointing:
+            tower = self.model.vision_model
+            for layer in (*tower.transformer.layers, *tower.global_transformer.layers):
+                # the library's switch does not reach them
+                layer.forward = partial(recompute, layer.forward, use_reentrant=False)
+
+    def make_preprocessor(self, prompt: PromptStyle, regions: RegionEncoder | None) -> MllamaPreprocessor:
+        """See :meth:`LanguageBackbone.make_preprocessor`."""
+        checkpoint = self.checkpoint
+        facts = checkpoint.preprocessing
+        return MllamaPreprocessor(checkpoint.tokenizer, self.model.config, facts, self.settings, prompt, regions)
 
     @property
     def tower(self) -> Any:
@@ -72,7 +80,7 @@ class MllamaBackbone(LanguageBackbone):
             # transformers before 5.20 warns of how it calls itself
             warnings.filterwarnings("ignore", message="`hidden_state` is deprecated", category=FutureWarning)
             output = tower(
-                pixel_values=self._normalise(batch.pixels, tiles)[:, None],
+                pixel_values=self._canvases(batch.pixels, tiles)[:, None],
                 aspect_ratio_ids=torch.tensor(ids, device=batch.grids.device)[:, None],
                 aspect_ratio_mask=tiles.long()[:, None],
             )
@@ -106,34 +114,18 @@ class MllamaBackbone(LanguageBackbone):
         if not any(sequence.context):
             return {}
         cross, dtype = cross_attention(sequence, padding), sequence.embeds.dtype
-        mask: Tensor = cross.visible
-        if self.settings.attention == "eager":
-            mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+        is_eager = self.settings.attention == "eager"
         return {
             "cross_attention_states": cross.states,
-            "cross_attention_mask": mask,
+            "cross_attention_mask": additive(cross.visible, dtype) if is_eager else cross.visible,
             "full_text_row_masked_out_mask": cross.reads.to(dtype),
         }
 
-    def _normalise(self, pixels: Tensor, tiles: Tensor) -> Tensor:
+    def _canvases(self, pixels: Tensor, tiles: Tensor) -> Tensor:
         """uint8 ``[P, 3, 1, h, w]`` -> ``[M, tiles, 3, h, w]``, zero where a tile is missing."""
-        scaled = ((pixels.to(torch.float32) * (1 / 255) - self.mean) / self.std).to(self.model.vision_model.dtype)
+        scaled = self.normalise(pixels).to(self.model.vision_model.dtype)
         block = scaled.new_zeros(*tiles.shape, *scaled.shape[1:])
         return block.masked_scatter(tiles[:, :, None, None, None, None], scaled)[:, :, :, 0]
-
-
-def open_mllama(
-    settings: Mllama, *, prompt: PromptStyle, texts: Iterable[str] | None = None, regions: RegionEncoder | None = None
-) -> MllamaBackbone:
-    """Open the checkpoint the settings name, or make the scratch one, and load its adapter.
-
-    Args:
-        settings: what to open.
-        prompt: how items are written.
-        texts: what a scratch model's tokenizer is trained on.
-        regions: how regions of pictures are told; None refuses them.
-    """
-    return MllamaBackbone(open_family(MLLAMA, settings, texts), settings, prompt, regions)
 
 
 def _split(features: Tensor, at: int) -> tuple[Tensor, Tensor]:

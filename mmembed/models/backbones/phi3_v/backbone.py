@@ -1,6 +1,5 @@
 """The adapter for Phi-3-vision and Phi-3.5-vision."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +16,7 @@ from mmembed.models.backbones.phi3_v.scratch import SCRATCH
 from mmembed.models.checkpoint import Checkpoint
 from mmembed.models.families import Family
 from mmembed.models.hub import Where, find_file
-from mmembed.models.language import LanguageBackbone
-from mmembed.models.opening import open_family
+from mmembed.models.language import VisionLanguageBackbone
 from mmembed.models.region_encoders import RegionEncoder
 from mmembed.models.sequence import Batch, Features
 from mmembed.models.settings import Phi3V, PromptStyle
@@ -55,26 +53,26 @@ PHI3_V = Phi3VFamily(
 )
 
 
-class Phi3VBackbone(LanguageBackbone):
+class Phi3VBackbone(VisionLanguageBackbone):
     """See :class:`mmembed.models.language.LanguageBackbone`."""
 
+    family = PHI3_V
+    settings: Phi3V
     preprocessor: Phi3VPreprocessor
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self, checkpoint: Checkpoint, settings: Phi3V, prompt: PromptStyle, regions: RegionEncoder | None = None
     ) -> None:
         vision = checkpoint.model.config.vision_config
         _check_tiles(vision)
-        preprocessor = Phi3VPreprocessor(
-            checkpoint.tokenizer, vision.image_size, vision.patch_size, settings, prompt, regions
-        )
-        super().__init__(checkpoint, settings, preprocessor)
+        super().__init__(checkpoint, settings, prompt, regions)
         last = f"encoder.layers.{vision.num_hidden_layers - 1}."
         self.unused = tuple(f"{TOWER}.img_processor.{name}" for name in (last, "post_layernorm."))
-        self.register_buffer("mean", torch.tensor(checkpoint.image_mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(checkpoint.image_std)[:, None, None], persistent=False)
+
+    def make_preprocessor(self, prompt: PromptStyle, regions: RegionEncoder | None) -> Phi3VPreprocessor:
+        """See :meth:`LanguageBackbone.make_preprocessor`."""
+        vision, tokenizer = self.model.config.vision_config, self.checkpoint.tokenizer
+        return Phi3VPreprocessor(tokenizer, vision.image_size, vision.patch_size, self.settings, prompt, regions)
 
     @property
     def language_model(self) -> Any:
@@ -91,30 +89,20 @@ class Phi3VBackbone(LanguageBackbone):
         """CLIP with the projection and the separators."""
         return self.model.vision_embed_tokens
 
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """See :meth:`VisionLanguageBackbone.normalise`; divided, as the published code does, to the same bits."""
+        return (pixels.to(torch.float32) / 255 - self.mean) / self.std
+
     def vision(self, batch: Batch) -> Features:
         """One tower forward over the tiles and whole views of the distinct pictures: maps ``[v, D]`` each."""
         if batch.pixels is None:
             return Features([])
         count("tower_forwards", len(batch.grids))
-        tiles = (batch.pixels[:, :, 0].to(torch.float32) / 255 - self.mean) / self.std
+        tiles = self.normalise(batch.pixels)[:, :, 0]
         grids = [(rows, columns) for _, rows, columns in batch.grids.tolist()]
         pictures = torch.split(tiles, batch.blocks.tolist())
         views = torch.stack([whole_view(picture, *grid) for picture, grid in zip(pictures, grids, strict=True)])
         return Features(self.tower(tiles, views, grids))
-
-
-def open_phi3_v(
-    settings: Phi3V, *, prompt: PromptStyle, texts: Iterable[str] | None = None, regions: RegionEncoder | None = None
-) -> Phi3VBackbone:
-    """Open the checkpoint the settings name, or make the scratch one, and load its adapter.
-
-    Args:
-        settings: what to open.
-        prompt: how items are written.
-        texts: what a scratch model's tokenizer is trained on.
-        regions: how regions of pictures are told; None refuses them.
-    """
-    return Phi3VBackbone(open_family(PHI3_V, settings, texts), settings, prompt, regions)
 
 
 def _check_tiles(vision: Any) -> None:

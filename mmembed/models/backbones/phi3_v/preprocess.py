@@ -1,7 +1,7 @@
 """How Phi-3.5-vision prepares a picture and a prompt: tiles, and text tokenized piece by piece between pictures."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from mmembed.items import Media
 from mmembed.media.video import Frames
@@ -32,7 +32,7 @@ class Phi3VPreprocessor(LanguagePreprocessor):
     """
 
     settings: Phi3V
-    takes_video: ClassVar[bool] = False
+    takes_video = False
     pixel_settings = ("num_crops", "resize", "media")
     smaller = "lower num_crops"
 
@@ -45,6 +45,7 @@ class Phi3VPreprocessor(LanguagePreprocessor):
         prompt: PromptStyle,
         regions: RegionEncoder | None = None,
     ) -> None:
+        # the words of a picture are never tokenized, so there is no token of theirs to be checked
         super().__init__(tokenizer, settings, prompt, regions, placeholders={})
         self.words = {PICTURE: WORDS}
         self.side = side

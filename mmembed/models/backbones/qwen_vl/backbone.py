@@ -4,10 +4,8 @@ The head is never built and no library file is copied. Features are put into the
 counts every image token in the batch and so raises for a literal one in a text row.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mmembed.counters import count
@@ -16,8 +14,7 @@ from mmembed.models.backbones.qwen_vl.preprocess import Geometry, QwenVLPreproce
 from mmembed.models.backbones.qwen_vl.scratch import SCRATCH
 from mmembed.models.checkpoint import Checkpoint
 from mmembed.models.families import Family
-from mmembed.models.language import LanguageBackbone
-from mmembed.models.opening import open_family
+from mmembed.models.language import VisionLanguageBackbone
 from mmembed.models.region_encoders import RegionEncoder
 from mmembed.models.sequence import Batch, Features, Padding, Sequence
 from mmembed.models.settings import PromptStyle, QwenVL
@@ -34,23 +31,24 @@ QWEN_VL = Family(
 )
 
 
-class QwenVLBackbone(LanguageBackbone):
+class QwenVLBackbone(VisionLanguageBackbone):
     """See :class:`mmembed.models.language.LanguageBackbone`."""
 
+    family = QWEN_VL
+    settings: QwenVL
     preprocessor: QwenVLPreprocessor
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self, checkpoint: Checkpoint, settings: QwenVL, prompt: PromptStyle, regions: RegionEncoder | None = None
     ) -> None:
-        config = checkpoint.model.config
-        preprocessor = QwenVLPreprocessor(checkpoint.tokenizer, _geometry(config), settings, prompt, regions)
-        super().__init__(checkpoint, settings, preprocessor)
-        self.register_buffer("mean", torch.tensor(checkpoint.image_mean)[:, None, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(checkpoint.image_std)[:, None, None, None], persistent=False)
+        super().__init__(checkpoint, settings, prompt, regions)
         if settings.attention == "sdpa":
             self.model.visual.config._attn_implementation = SEGMENTS
+
+    def make_preprocessor(self, prompt: PromptStyle, regions: RegionEncoder | None) -> QwenVLPreprocessor:
+        """See :meth:`LanguageBackbone.make_preprocessor`."""
+        geometry = _geometry(self.model.config)
+        return QwenVLPreprocessor(self.checkpoint.tokenizer, geometry, self.settings, prompt, regions)
 
     @property
     def tower(self) -> Any:
@@ -62,7 +60,7 @@ class QwenVLBackbone(LanguageBackbone):
         if batch.pixels is None:
             return Features([])
         count("tower_forwards", len(batch.grids))
-        patches = self._normalise(batch.pixels)
+        patches = self._patches(batch.pixels)
         output = self.model.visual(patches, grid_thw=batch.grids)
         sizes = (batch.grids.prod(-1) // self.tower.spatial_merge_size**2).tolist()
         layers = getattr(output, "deepstack_features", None) or []
@@ -80,26 +78,12 @@ class QwenVLBackbone(LanguageBackbone):
             return {}
         return {"visual_pos_masks": padding.pad(sequence.visual), "deepstack_visual_embeds": sequence.deepstack}
 
-    def _normalise(self, pixels: Tensor) -> Tensor:
+    def _patches(self, pixels: Tensor) -> Tensor:
         """uint8 ``[P, 3, F, p, p]`` -> the tower's flat patches, a still picture repeated in time."""
-        scaled = (pixels.to(torch.float32) * (1 / 255) - self.mean) / self.std
+        scaled = self.normalise(pixels)
         temporal = self.preprocessor.geometry.temporal
         scaled = scaled.expand(-1, -1, temporal, -1, -1) if scaled.shape[2] == 1 else scaled
         return scaled.flatten(1).to(self.model.visual.dtype)
-
-
-def open_qwen_vl(
-    settings: QwenVL, *, prompt: PromptStyle, texts: Iterable[str] | None = None, regions: RegionEncoder | None = None
-) -> QwenVLBackbone:
-    """Open the checkpoint the settings name, or make the scratch one, and load its adapter.
-
-    Args:
-        settings: what to open.
-        prompt: how items are written.
-        texts: what a scratch model's tokenizer is trained on.
-        regions: how regions of pictures are told; None refuses them.
-    """
-    return QwenVLBackbone(open_family(QWEN_VL, settings, texts), settings, prompt, regions)
 
 
 def _geometry(config: Any) -> Geometry:

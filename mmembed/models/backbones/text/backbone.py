@@ -4,7 +4,6 @@ Heads are dropped where a checkpoint has them, an encoder's pooler among them: n
 gets a mask of its padding and nothing else, and so keeps whatever windows its layers have.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -16,10 +15,9 @@ from mmembed.models.backbones.text.scratch import DECODER, DECODERS, ENCODER, EN
 from mmembed.models.checkpoint import Checkpoint
 from mmembed.models.families import Family
 from mmembed.models.language import LanguageBackbone
-from mmembed.models.opening import open_family
 from mmembed.models.region_encoders import RegionEncoder
 from mmembed.models.sequence import Batch, Features, Padding, Sequence
-from mmembed.models.settings import LastToken, MeanToken, PromptStyle, TextModel
+from mmembed.models.settings import LanguageSettings, LastToken, MeanToken, PromptStyle, TextModel
 
 
 class TextFamily(Family):
@@ -49,17 +47,39 @@ _SHIFTED = ("roberta", "xlm-roberta")
 class TextBackbone(LanguageBackbone):
     """See :class:`mmembed.models.language.LanguageBackbone`."""
 
+    family = TEXT_MODELS
+    settings: TextModel
     preprocessor: TextPreprocessor
 
     def __init__(
         self, checkpoint: Checkpoint, settings: TextModel, prompt: PromptStyle, regions: RegionEncoder | None = None
     ) -> None:
         config = checkpoint.model.config
-        settings = _settled(settings, config, checkpoint.tokenizer)
-        super().__init__(checkpoint, settings, TextPreprocessor(checkpoint.tokenizer, settings, prompt, regions))
+        super().__init__(checkpoint, _settled(settings, config, checkpoint.tokenizer), prompt, regions)
         self.is_encoder = _is_encoder(config)
+        self.head = "" if self.is_encoder else "model."
         self.first_position = _first_position(config)
         self.usual_pooler = MeanToken(drop_on_query=()) if self.is_encoder else LastToken()
+
+    @classmethod
+    def family_of(cls, settings: LanguageSettings) -> Family:
+        """See :meth:`LanguageBackbone.family_of`; a scratch encoder has another tokenizer than a decoder.
+
+        Raises:
+            InputError: fields of a vision tower.
+        """
+        scratch = settings.scratch
+        if scratch is not None and scratch.vision:
+            raise InputError(
+                "backbone.scratch.vision", expected="nothing: this model reads text only", got=scratch.vision,
+                remedy="leave it out",
+            )  # fmt: skip
+        is_encoder = scratch is not None and scratch.architecture in ENCODERS
+        return replace(cls.family, scratch=ENCODER if is_encoder else DECODER)
+
+    def make_preprocessor(self, prompt: PromptStyle, regions: RegionEncoder | None) -> TextPreprocessor:
+        """See :meth:`LanguageBackbone.make_preprocessor`."""
+        return TextPreprocessor(self.checkpoint.tokenizer, self.settings, prompt, regions)
 
     @property
     def language_model(self) -> Any:
@@ -89,32 +109,6 @@ class TextBackbone(LanguageBackbone):
         if not self.is_encoder:
             return super().mask(sequence, padding)
         return None if padding.is_dense else padding.mask().long()
-
-
-def open_text(
-    settings: TextModel,
-    *,
-    prompt: PromptStyle,
-    texts: Iterable[str] | None = None,
-    regions: RegionEncoder | None = None,
-) -> TextBackbone:
-    """Open the checkpoint the settings name, or make the scratch one, and load its adapter.
-
-    Args:
-        settings: what to open.
-        prompt: how items are written.
-        texts: what a scratch model's tokenizer is trained on.
-        regions: how regions of pictures are told; there are none.
-    """
-    scratch = settings.scratch
-    if scratch is not None and scratch.vision:
-        raise InputError(
-            "backbone.scratch.vision", expected="nothing: this model reads text only", got=scratch.vision,
-            remedy="leave it out",
-        )  # fmt: skip
-    kind = ENCODER if scratch is not None and scratch.architecture in ENCODERS else DECODER
-    checkpoint = open_family(replace(TEXT_MODELS, scratch=kind), settings, texts)
-    return TextBackbone(checkpoint, settings, prompt, regions)
 
 
 def _is_encoder(config: Any) -> bool:

@@ -5,9 +5,8 @@ from itertools import takewhile
 from typing import Any
 
 from mmembed.errors import InputError
-from mmembed.items import Media
-from mmembed.media.video import Frames
-from mmembed.models.preprocess import LanguagePreprocessor, Prepared
+from mmembed.items import Item, Media
+from mmembed.models.preprocess import LanguagePreprocessor
 from mmembed.models.prompts import Kind, Segment
 from mmembed.models.region_encoders import RegionEncoder
 from mmembed.models.settings import PromptStyle, TextModel
@@ -28,9 +27,9 @@ class TextPreprocessor(LanguagePreprocessor):
         added = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
         self._before, self._after = (len(list(takewhile(bool, side))) for side in (added, reversed(added)))
 
-    def prepare(self, medium: Media, frames: Frames, name: str) -> Prepared:
-        """Refuse it: see :meth:`_prepare`, which is asked first."""
-        return self._prepare(medium)
+    def filler(self) -> Item:
+        """A small item for which every part of the model runs: a word."""
+        return Item(("filler",))
 
     def tokenize(self, segments: Sequence[Segment]) -> Iterator[Token]:
         """The whole string at once; what the tokenizer puts around it is template, which a cut leaves in place."""
@@ -39,9 +38,10 @@ class TextPreprocessor(LanguagePreprocessor):
         for i, (token, segment) in enumerate(tokens):
             yield token, segment if self._before <= i < last else _AROUND
 
-    def _prepare(self, medium: Media) -> Prepared:
+    def refuse_unread(self, medium: Media) -> None:
+        """See :meth:`MediaPreprocessor.refuse_unread`; it reads none."""
         name = type(medium).__name__.lower()
         raise InputError(
-            f"item.{name}", expected="text: this model reads text only", got=f"a {name}",
+            f"item.{name}", expected="text: this model reads text only", got=f"medium of kind {name}",
             remedy="leave it out, say in words what it shows, or take a model that reads pictures",
         )  # fmt: skip

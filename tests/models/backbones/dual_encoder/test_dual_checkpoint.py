@@ -174,12 +174,14 @@ def test_what_cannot_be_found_or_downloaded_is_refused_in_words(path):
         opened(path)
 
 
-def test_a_loaded_adapter_around_fused_attention_is_refused_in_words(tmp_path, checkpoint):
+@pytest.mark.parametrize("layer", ["attn", "attn.out_proj"])
+def test_a_loaded_adapter_on_fused_attention_is_refused_in_words(layer, tmp_path, checkpoint):
     model, _ = open_clip.create_model_from_pretrained(f"local-dir:{checkpoint}")
-    inject_adapter_in_model(LoraConfig(r=2, target_modules=["attn"], base_model_name_or_path="x"), model)
-    save_adapter(model, tmp_path / "adapter", str(checkpoint))
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=[layer], base_model_name_or_path="x"), model)
+    save_adapter(model, tmp_path / "adapter", str(checkpoint), "")
 
-    with pytest.raises(InputError, match=r"resblocks\.0\.attn, a fused attention; name the layers beside it"):
+    message = rf"resblocks\.0\.{layer}, a fused attention; name the layers beside it"
+    with pytest.raises(InputError, match=message):
         opened(checkpoint, adapter=str(tmp_path / "adapter"))
 
 

@@ -231,6 +231,27 @@ def test_a_timm_tower_is_saved_as_it_was_trained(tmp_path, timm_weights, picture
     assert torch.allclose(embedder.encode(picture(60, 40)), theirs, atol=1e-6)
 
 
+def test_an_adapter_beside_a_new_image_tower_opens_with_the_same_projection(tmp_path, timm_weights, picture):
+    base = {"image_tower": TimmTower("test_vit", path=str(timm_weights[0]))}
+    embedder = opened(quick_gelu(tmp_path / "checkpoint"), lora=Lora(r=4, targets=("c_fc", "c_proj")), **base)
+
+    embedder.save(tmp_path / "saved")
+
+    again = type(embedder).from_pretrained(tmp_path / "saved", device="cpu")
+    assert torch.equal(again.encode(picture(60, 40)), embedder.encode(picture(60, 40)))
+
+
+def test_an_image_tower_takes_the_place_of_one_of_its_own_name(tmp_path, timm_weights, picture):
+    directory = scratch("timm")
+    directory.save(tmp_path / "saved")
+
+    embedder = opened(tmp_path / "saved", image_tower=TimmTower("test_vit", path=str(timm_weights[0])))
+
+    trunk = embedder.backbone.tower.trunk
+    assert directory.backbone.checkpoint.config["vision_cfg"]["timm_model_name"] == "test_vit"
+    assert all(torch.equal(p, dict(trunk.named_parameters())[name]) for name, p in timm_weights[1].named_parameters())
+
+
 @pytest.mark.parametrize(
     ("tower", "message"),
     [

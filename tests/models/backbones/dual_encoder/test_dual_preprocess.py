@@ -136,6 +136,13 @@ def test_regions_are_told_in_words_or_refused(prepare, picture):
         prepare(item, "query")
 
 
+def test_regions_that_a_cut_would_lose_are_refused_in_words(picture):
+    boxes = tuple(Region(box=(i, i, i + 10, i + 10)) for i in range(20))
+
+    with pytest.raises(InputError, match=r"regions in words within the text tower's 77 tokens.*name fewer regions"):
+        preprocessor(regions=TextRegionEncoder(10))(Item((Image(picture(40, 40), boxes), "this")), "query")
+
+
 def test_a_chat_prompt_is_refused_in_words():
     with pytest.raises(InputError, match="prompt: expected RawPrompt: a dual encoder has no chat template"):
         preprocessor(prompt=ChatPrompt())

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 
 import pytest
@@ -224,6 +225,33 @@ def test_pictures_cut_by_a_processor_of_another_family_are_refused(tmp_path):
 
     with pytest.raises(InputError, match=r"image_processor_type: expected one of CLIPImageProcessor, .*Pixtral"):
         Llava(path=str(directory)).build(prompt=ChatPrompt())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "field", "value", "message"),
+    [
+        ("llava_onevision", "vision_aspect_ratio", "anyres", "expected anyres_max_ and a number, e.g. anyres_max_9"),
+        ("llava_next", "vision_feature_select_strategy", "full", "a grid of tiles has no place for a class token"),
+    ],
+)
+def test_a_config_that_cannot_be_packed_is_refused_at_opening(architecture, field, value, message, tmp_path):
+    small_llava(architecture).save(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved/config.json").read_text())
+    (tmp_path / "saved/config.json").write_text(json.dumps(config | {field: value}))
+
+    with pytest.raises(InputError, match=rf"config\.json: {field}: expected .*{re.escape(message[9:])}"):
+        Llava(path=str(tmp_path / "saved")).build(prompt=ChatPrompt())
+
+
+def test_layers_behind_the_one_that_is_read_do_not_run():
+    embedder = make_llava("llava_next")
+    ran = []
+    for number, layer in enumerate(embedder.backbone.model.vision_tower.encoder.layers):
+        layer.register_forward_hook(lambda *_, number=number: ran.append(number))
+
+    embedder.encode({"image": draw(28, 28)})
+
+    assert ran == [0, 1]
 
 
 def test_a_directory_without_preprocessing_facts_is_refused(saved, tmp_path):

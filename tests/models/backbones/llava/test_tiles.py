@@ -107,7 +107,7 @@ def test_torchvision_resize_equals_the_librarys_processor(architecture, size):
     library = getattr(transformers, facts["image_processor_type"]).from_dict(facts | grid)
 
     (row,) = embedder.prepare([Item.of({"image": picture})], "query")
-    ours = (row.media[0].pixels[:, :, 0] / 255 - backbone.mean) / backbone.std
+    ours = (row.media[0].pixels[:, :, 0] / 255 - backbone.mean[:, 0]) / backbone.std[:, 0]
 
     theirs = library([picture], return_tensors="pt")["pixel_values"].reshape(ours.shape)
     assert torch.allclose(ours, theirs, atol=1e-5, rtol=0)

@@ -213,7 +213,7 @@ def test_a_picture_of_any_size_is_cut_as_the_librarys_processor_cuts_it(size, re
     theirs = processor_of(embedder).image_processor(picture, return_tensors="pt", **layout)
     tiles = row.media[0].grid[1] * row.media[0].grid[2]
     batch = collate([row])
-    ours = embedder.backbone._normalise(batch.pixels, torch.arange(4)[None] < tiles)
+    ours = embedder.backbone._canvases(batch.pixels, torch.arange(4)[None] < tiles)
     assert row.media[0].pixels.dtype == torch.uint8
     assert theirs["num_tiles"] == [[tiles]]
     assert torch.allclose(ours, theirs["pixel_values"][0], atol=1e-5, rtol=0)

@@ -1,0 +1,26 @@
+"""One small model of each family, and one on disk, for all tests of models."""
+
+from functools import cache
+
+import pytest
+
+from tests.families import family_embedder
+
+
+@pytest.fixture(scope="session")
+def embedder_of():
+    """One embedder for each choice, in evaluation mode; never train it."""
+    return cache(lambda name, **choices: family_embedder(name, **choices).eval())
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory, embedder_of):
+    """The directory of a saved small model."""
+
+    @cache
+    def save(name, **choices):
+        directory = tmp_path_factory.mktemp("families") / name
+        embedder_of(name, **choices).save(directory)
+        return directory
+
+    return save
