@@ -16,9 +16,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mmembed import Embedder
 from mmembed.counters import counting
 from mmembed.recipe import read_recipe
+from mmembed.settings import dump_settings
 from mmembed.training.checkpoint import CheckpointFiles
 from scripts.train import CONFIGS, find_config, main
-from tests.cases import TINY
+from tests.cases import TINY, draw
+from tests.families import FAMILIES, family_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,6 +130,26 @@ def test_a_tiny_recipe_trains_end_to_end_and_only_once(train, tmp_path, capsys, 
         assert train() == 0
     assert work["language_rows"] == 0
     assert f"already trained: {run / 'final'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["clip", "timm", "phi3_v", "llava_next", "llava_onevision", "mllama"])
+def test_the_same_recipe_trains_every_family_that_reads_pictures(name, data, tmp_path):
+    recipe = yaml.safe_load(TINY)
+    recipe["embedder"] = dump_settings(family_settings(name, loud=False))
+    if not FAMILIES[name].clips:
+        del recipe["stages"]["second"]["mixture"]["motion"]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+
+    assert main(
+        ["--config", str(tmp_path / "recipe.yaml"), "--data-root", str(data), "--output", str(tmp_path / "run")]
+    ) == 0  # fmt: skip
+
+    trained = Embedder.from_pretrained(tmp_path / "run/final", device="cpu")
+    assert type(trained.settings.backbone) is FAMILIES[name].kind
+    assert trained.encode(["a red circle", draw(56, 56)]).norm(dim=1).tolist() == pytest.approx([1, 1])
+    losses = logged(tmp_path / "run", "second", "train/loss")
+    assert len(losses) == 3
+    assert len(set(losses)) == 3
 
 
 def test_another_recipe_in_the_same_folder_is_refused_unless_told(train, tmp_path, capsys):
