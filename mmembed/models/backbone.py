@@ -1,14 +1,16 @@
 """What every backbone is: a picklable preprocessor and a module with the verbs vision, embed and run."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from torch import nn
 
 from mmembed.errors import InputError
 from mmembed.items import Item
+from mmembed.models.region_encoders import RegionEncoder
 from mmembed.models.sequence import Batch, Features, Hidden, Row, Sequence
-from mmembed.models.settings import ComposerSettings, LastToken, Lora, PoolerSettings, Side
+from mmembed.models.settings import ComposerSettings, LastToken, Lora, PoolerSettings, PromptStyle, Side
 
 
 class Preprocessor(Protocol):
@@ -39,6 +41,25 @@ class Backbone(nn.Module):
     usual_pooler: PoolerSettings = LastToken()
     unused: tuple[str, ...] = ()
     head: str = "model."
+
+    @classmethod
+    def open(
+        cls,
+        settings: Any,
+        *,
+        prompt: PromptStyle,
+        texts: Iterable[str] | None = None,
+        regions: RegionEncoder | None = None,
+    ) -> Self:
+        """Open the checkpoint the settings name, or make the scratch one, and load its adapter.
+
+        Args:
+            settings: of the family.
+            prompt: how items are written.
+            texts: what a scratch model's tokenizer is trained on.
+            regions: how regions of pictures are told; None refuses them.
+        """
+        raise NotImplementedError
 
     @property
     def runs_twice_beyond(self) -> int | None:

@@ -68,14 +68,7 @@ class LanguageBackbone(Backbone):
         texts: Iterable[str] | None = None,
         regions: RegionEncoder | None = None,
     ) -> Self:
-        """Open the checkpoint the settings name, or make the scratch one, and load its adapter.
-
-        Args:
-            settings: what to open.
-            prompt: how items are written.
-            texts: what a scratch model's tokenizer is trained on.
-            regions: how regions of pictures are told; None refuses them.
-        """
+        """See :meth:`Backbone.open`."""
         return cls(open_family(cls.family_of(settings), settings, texts), settings, prompt, regions)
 
     @classmethod
@@ -89,13 +82,13 @@ class LanguageBackbone(Backbone):
 
     @property
     def language_model(self) -> Any:
-        """The decoder or encoder: takes ``inputs_embeds`` and gives ``last_hidden_state``."""
-        return self.model.language_model
+        """The decoder or encoder, a part or all of the model: takes ``inputs_embeds``, gives ``last_hidden_state``."""
+        return getattr(self.model, "language_model", self.model)
 
     @property
     def language_config(self) -> Any:
         """Its config."""
-        return self.model.config.text_config
+        return getattr(self.model.config, "text_config", self.model.config)
 
     def embed(self, batch: Batch, features: Features) -> Sequence:
         """Look up the tokens and put each medium's features into its slots."""

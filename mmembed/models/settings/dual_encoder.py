@@ -69,6 +69,6 @@ class DualEncoder(BackboneSettings):
 
     def build(self, **live: Any) -> "Backbone":
         """See :meth:`BackboneSettings.build`."""
-        from mmembed.models.backbones.dual_encoder.backbone import open_dual_encoder
+        from mmembed.models.backbones.dual_encoder.backbone import DualEncoderBackbone
 
-        return open_dual_encoder(self, **live)
+        return DualEncoderBackbone.open(self, **live)

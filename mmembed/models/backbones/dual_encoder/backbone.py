@@ -6,7 +6,7 @@ Where the two become one is the pooler's business: see :mod:`mmembed.models.comp
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from open_clip.modified_resnet import ModifiedResNet
@@ -78,6 +78,29 @@ class DualEncoderBackbone(Backbone):
         self.register_buffer("std", torch.tensor(facts["std"])[:, None, None], persistent=False)
         if settings.gradient_checkpointing:
             _recompute_activations(self.model)
+
+    @classmethod
+    def open(
+        cls,
+        settings: DualEncoder,
+        *,
+        prompt: PromptStyle,
+        texts: Iterable[str] | None = None,
+        regions: RegionEncoder | None = None,
+    ) -> Self:
+        """See :meth:`Backbone.open`; of texts only a tokenizer with a vocabulary of its own is trained."""
+        if (settings.path is None) == (settings.scratch is None):
+            raise InputError("backbone", expected="path or scratch", got="both or neither", remedy="give exactly one")
+        if settings.scratch is None:
+            checkpoint = open_checkpoint(settings)
+        else:
+            config, preprocessing, tokenizer = scratch_config(settings.scratch, texts)
+            model, config = make_model(config, preprocessing, settings.image_tower, settings.scratch.seed)
+            checkpoint = DualCheckpoint(model.to(getattr(torch, settings.dtype)), tokenizer, config)
+        if settings.adapter is not None:
+            load_adapter(checkpoint.model, settings.adapter, ((r"^model\.", ""),))
+            refuse_wrapped(checkpoint.model)
+        return cls(checkpoint, settings, prompt, regions)
 
     @property
     def tower(self) -> Any:
@@ -179,35 +202,6 @@ class DualEncoderBackbone(Backbone):
         count("language_tokens", len(owner))
         count("padded_tokens", ids.numel())
         return self.text.encode(ids, embeds).float(), rows
-
-
-def open_dual_encoder(
-    settings: DualEncoder,
-    *,
-    prompt: PromptStyle,
-    texts: Iterable[str] | None = None,
-    regions: RegionEncoder | None = None,
-) -> DualEncoderBackbone:
-    """Open the checkpoint the settings name, or make the scratch one, and load its adapter.
-
-    Args:
-        settings: what to open.
-        prompt: how items are written.
-        texts: what a scratch model's tokenizer is trained on, where it has a vocabulary of its own.
-        regions: how regions of pictures are told; None refuses them.
-    """
-    if (settings.path is None) == (settings.scratch is None):
-        raise InputError("backbone", expected="path or scratch", got="both or neither", remedy="give exactly one")
-    if settings.scratch is None:
-        checkpoint = open_checkpoint(settings)
-    else:
-        config, preprocessing, tokenizer = scratch_config(settings.scratch, texts)
-        model, config = make_model(config, preprocessing, settings.image_tower, settings.scratch.seed)
-        checkpoint = DualCheckpoint(model.to(getattr(torch, settings.dtype)), tokenizer, config)
-    if settings.adapter is not None:
-        load_adapter(checkpoint.model, settings.adapter, ((r"^model\.", ""),))
-        refuse_wrapped(checkpoint.model)
-    return DualEncoderBackbone(checkpoint, settings, prompt, regions)
 
 
 def _grid(visual: Any) -> tuple[int, int]:

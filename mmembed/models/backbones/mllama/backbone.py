@@ -6,6 +6,7 @@ runs, so that it holds whatever was inserted.
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -54,7 +55,7 @@ class MllamaBackbone(VisionLanguageBackbone):
             tower = self.model.vision_model
             for layer in (*tower.transformer.layers, *tower.global_transformer.layers):
                 # the library's switch does not reach them
-                layer.forward = partial(recompute, layer.forward, use_reentrant=False)
+                layer.forward = partial(recompute, partial(_quietly, layer.forward), use_reentrant=False)
 
     def make_preprocessor(self, prompt: PromptStyle, regions: RegionEncoder | None) -> MllamaPreprocessor:
         """See :meth:`LanguageBackbone.make_preprocessor`."""
@@ -76,14 +77,12 @@ class MllamaBackbone(VisionLanguageBackbone):
         tiles = torch.arange(tower.max_num_tiles, device=batch.blocks.device) < batch.blocks[:, None]
         arrangements = self.preprocessor.arrangements
         ids = [1 + arrangements.index((rows, columns)) for _, rows, columns in batch.grids.tolist()]
-        with warnings.catch_warnings():
-            # transformers before 5.20 warns of how it calls itself
-            warnings.filterwarnings("ignore", message="`hidden_state` is deprecated", category=FutureWarning)
-            output = tower(
-                pixel_values=self._canvases(batch.pixels, tiles)[:, None],
-                aspect_ratio_ids=torch.tensor(ids, device=batch.grids.device)[:, None],
-                aspect_ratio_mask=tiles.long()[:, None],
-            )
+        output = _quietly(
+            tower,
+            pixel_values=self._canvases(batch.pixels, tiles)[:, None],
+            aspect_ratio_ids=torch.tensor(ids, device=batch.grids.device)[:, None],
+            aspect_ratio_mask=tiles.long()[:, None],
+        )
         # [M, 1, tiles, patches, width of several layers] -> [M, tiles * patches, D]
         projected = self.model.multi_modal_projector(output.last_hidden_state)
         return Features(list(projected[:, 0].flatten(1, 2)))
@@ -126,6 +125,13 @@ class MllamaBackbone(VisionLanguageBackbone):
         scaled = self.normalise(pixels).to(self.model.vision_model.dtype)
         block = scaled.new_zeros(*tiles.shape, *scaled.shape[1:])
         return block.masked_scatter(tiles[:, :, None, None, None, None], scaled)[:, :, :, 0]
+
+
+def _quietly(run: Callable[..., Any], *args: Any, **more: Any) -> Any:
+    with warnings.catch_warnings():
+        # transformers before 5.20 warns of how it calls itself
+        warnings.filterwarnings("ignore", message="`hidden_state` is deprecated", category=FutureWarning)
+        return run(*args, **more)
 
 
 def _split(features: Tensor, at: int) -> tuple[Tensor, Tensor]:

@@ -75,16 +75,6 @@ class Phi3VBackbone(VisionLanguageBackbone):
         return Phi3VPreprocessor(tokenizer, vision.image_size, vision.patch_size, self.settings, prompt, regions)
 
     @property
-    def language_model(self) -> Any:
-        """The model itself: it is a Phi-3 that also holds the tower."""
-        return self.model
-
-    @property
-    def language_config(self) -> Any:
-        """Its config."""
-        return self.model.config
-
-    @property
     def tower(self) -> Any:
         """CLIP with the projection and the separators."""
         return self.model.vision_embed_tokens

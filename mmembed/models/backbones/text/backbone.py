@@ -82,16 +82,6 @@ class TextBackbone(LanguageBackbone):
         return TextPreprocessor(self.checkpoint.tokenizer, self.settings, prompt, regions)
 
     @property
-    def language_model(self) -> Any:
-        """The whole model."""
-        return self.model
-
-    @property
-    def language_config(self) -> Any:
-        """Its config."""
-        return self.model.config
-
-    @property
     def tower(self) -> nn.Module:
         """Nothing."""
         return nn.ModuleList()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import save_file
 
-from mmembed import Image, Item, Video
+from mmembed import Item
 from mmembed.counters import counting
 from mmembed.errors import InputError
 from mmembed.models.identity import identity
@@ -33,17 +33,8 @@ TEXTS = ["a red circle", "The same, but BLUE!", "x", "a much longer text about c
 
 
 @pytest.fixture
-def items(picture):
-    frames = tuple(picture(56, 84, seed) for seed in range(4))
-    return [
-        Item.of("a red circle"),
-        Item.of({"image": picture(84, 56), "text": "the same, but blue"}),
-        Item.of("a much longer text about a red circle, a blue circle and nothing else at all", "Find the picture."),
-        Item((Image(picture(56, 56)), " or ", Image(picture(112, 56)), " then ", Image(picture(56, 56)))),
-        Item.of({"video": Video(frames), "text": "describe the clip"}),
-        Item.of({"video": Video(frames[:3]), "image": picture(56, 112), "text": "both"}, "Represent."),
-        Item.of(picture(84, 56)),
-    ]
+def items(mixed_items, picture):
+    return [*mixed_items, Item.of(picture(84, 56))]
 
 
 @pytest.mark.parametrize("name", MAKERS)
