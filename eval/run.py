@@ -53,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", required=True, metavar="DIR_OR_ID", help="a run's final/, or a Hub id")
     parser.add_argument("--profile", metavar="NAME", help="how a released checkpoint embeds, e.g. vlm2vec")
+    parser.add_argument("--adapter", metavar="DIR_OR_ID", help="LoRA or DoRA to load onto it")
     parser.add_argument("--benchmark", required=True, metavar="NAME|PATH", help="eval/benchmarks/NAME.yaml, or a file")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     add_data_root(parser)
@@ -134,7 +135,7 @@ def open_model(options: argparse.Namespace) -> "Embedder":
 
     chosen = {"dtype": options.dtype, "max_pixels": options.max_pixels}
     overrides = {name: value for name, value in chosen.items() if value is not None}
-    return Embedder.from_pretrained(options.model, profile=options.profile, **overrides)
+    return Embedder.from_pretrained(options.model, adapter=options.adapter, profile=options.profile, **overrides)
 
 
 def explain(

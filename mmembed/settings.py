@@ -6,6 +6,7 @@ A *part* is a frozen dataclass deriving from :class:`Part`; where a field's type
 
 import copy
 import dataclasses
+import functools
 import inspect
 import re
 import types
@@ -203,6 +204,60 @@ def check_keys(settings: type, values: Any, where: object, overridden: Sequence[
                 got="nothing",
                 remedy="give it in the file or as an option",
             )
+
+
+def check_types(settings: Any, where: str = "") -> None:
+    """Refuse values of settings made in Python that a file with them would be refused for.
+
+    Raises:
+        InputError: a value of another type than its field's; the dotted name is given.
+    """
+    hints = _hints(cast(type, type(settings)))
+    for f in dataclasses.fields(settings):
+        value, here = getattr(settings, f.name), f"{where}.{f.name}" if where else f.name
+        hint = hints[f.name]
+        if not _fits(value, hint):
+            known = [str(option) for option in _literals(hint)]
+            raise InputError(
+                here, expected=f"one of {', '.join(known)}" if known else f"a value of type {_short(hint)}",
+                got=repr(value), remedy=nearest(str(value), known) if known else "see its docstring",
+            )  # fmt: skip
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            check_types(value, here)
+
+
+@functools.cache
+def _hints(settings: type) -> dict[str, Any]:
+    return typing.get_type_hints(settings)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in inner)
+    if origin is typing.Literal:
+        return value in inner
+    if origin is tuple:
+        each = inner[:1] * len(value) if isinstance(value, tuple | list) and inner[-1] is ... else inner
+        return isinstance(value, tuple | list) and len(value) == len(each) and all(map(_fits, value, each))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, origin or hint or type(None))
+
+
+def _literals(hint: Any) -> list[Any]:
+    """The words that a field takes, where it takes words."""
+    if typing.get_origin(hint) is typing.Literal:
+        return list(typing.get_args(hint))
+    return [word for option in typing.get_args(hint) for word in _literals(option)]
+
+
+def _short(hint: Any) -> str:
+    return getattr(hint, "__name__", None) or re.sub(r"[a-zA-Z_]+\.", "", str(hint))
 
 
 def subclasses(part: type) -> dict[str, type]:

@@ -32,7 +32,9 @@ def embed(options: argparse.Namespace) -> str:
     table = ItemTable(options.input)
     check_ids(table)
     overrides = {} if options.dtype is None else {"dtype": options.dtype}
-    model = mmembed.Embedder.from_pretrained(options.model, profile=options.profile, **overrides)
+    model = mmembed.Embedder.from_pretrained(
+        options.model, adapter=options.adapter, profile=options.profile, **overrides
+    )
     parts = identity(model)
     call = {"instruction": options.instruction, "side": options.side}
     origin = Origin(
@@ -58,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--input", type=Path, required=True, metavar="TABLE", help='.jsonl or .parquet of {"id": ...}')
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of shards and manifest.json")
     parser.add_argument("--profile", metavar="NAME", help="how a released checkpoint embeds, e.g. vlm2vec")
+    parser.add_argument("--adapter", metavar="DIR_OR_ID", help="LoRA or DoRA to load onto it")
     parser.add_argument("--instruction", metavar="WORDS", help="for items that bring none")
     parser.add_argument("--side", choices=("query", "target"), default="target", help="default: target")
     parser.add_argument("--shard-rows", type=int, default=4096, metavar="N", help="rows of a shard (default: 4096)")

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmembed.errors import InputError
-from mmembed.models.checkpoint import refuse_difference
+from mmembed.models.checkpoint import ADAPTER_CONFIG, refuse_difference
 from mmembed.models.hub import in_words
 from mmembed.models.settings import Lora
 from mmembed.models.special_tokens import embedding_name
@@ -39,6 +39,7 @@ def add_lora(model: nn.Module, lora: Lora, tokens: Sequence[int] = ()) -> None:
     Raises:
         InputError: none of the targets names a layer of the model.
     """
+    _refuse_strangers(model, lora)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
@@ -52,17 +53,31 @@ def add_lora(model: nn.Module, lora: Lora, tokens: Sequence[int] = ()) -> None:
         _inject(config, model)
     except ValueError as error:
         raise InputError(
-            "lora.targets", expected="suffixes of linear layers", got=lora.targets, remedy=str(error)
+            "lora.targets", expected="suffixes of layers that can carry an adapter", got=lora.targets, remedy=str(error)
         ) from error
 
 
-def load_adapter(model: nn.Module, source: str, renames: Sequence[tuple[str, str]]) -> None:
+def _refuse_strangers(model: nn.Module, lora: Lora) -> None:
+    """Refuse targets of which none names a layer; one list may serve several families, so some may not."""
+    modules = dict(model.named_modules())
+    if not any(f".{name}".endswith(f".{target}") for target in lora.targets for name in modules):
+        known = sorted({name.rpartition(".")[2] for name, module in modules.items() if isinstance(module, nn.Linear)})
+        raise InputError(
+            "lora.targets", expected="suffixes of linear layers of the model", got=", ".join(lora.targets),
+            remedy=f"its linear layers are {', '.join(known)}",
+        )  # fmt: skip
+
+
+def load_adapter(
+    model: nn.Module, source: str, renames: Sequence[tuple[str, str]], revision: str | None = None
+) -> None:
     """Load a trained adapter into ``model``.
 
     Args:
         model: the base model.
         source: directory or Hub id.
         renames: patterns that translate older module names, applied in order after the wrapper's prefix is dropped.
+        revision: commit of the Hub repository.
 
     Raises:
         InputError: a missing or unexpected weight, or one of another shape; they are listed.
@@ -70,13 +85,14 @@ def load_adapter(model: nn.Module, source: str, renames: Sequence[tuple[str, str
     with in_words(source, "an adapter, adapter_config.json and its weights, of this base", "check the path or Hub id"):
         directory = Path(source)
         if not directory.is_dir():
-            directory = Path(snapshot_download(source, allow_patterns=["adapter_config.json", WEIGHTS]))
+            directory = Path(snapshot_download(source, revision=revision, allow_patterns=[ADAPTER_CONFIG, WEIGHTS]))
         if not (directory / WEIGHTS).is_file():
+            is_run = (directory / "adapter" / WEIGHTS).is_file()
             raise InputError(
                 directory,
                 expected=WEIGHTS,
                 got=sorted(p.name for p in directory.iterdir()),
-                remedy="pickled adapters are refused",
+                remedy=f"name {directory / 'adapter'}" if is_run else "pickled adapters are refused",
             )
         config = PeftConfig.from_pretrained(str(directory))
         state = {rename(key, renames): value for key, value in load_file(directory / WEIGHTS).items()}

@@ -24,7 +24,7 @@ class Preprocessor(Protocol):
 
 
 class Backbone(nn.Module):
-    """A vision-language model without its head. Subclasses are adapters around an installed library.
+    """A model without its head; it reads what its family reads. Subclasses are adapters around an installed library.
 
     Attributes:
         model: the library's base model.

@@ -15,11 +15,12 @@ from transformers.utils import logging as library_logging
 from mmembed.errors import InputError
 from mmembed.files import write_json
 from mmembed.models.families import Family
-from mmembed.models.hub import Where, in_words, read_json
+from mmembed.models.hub import Where, find_file, in_words, read_json
 from mmembed.models.settings import DType
 
 # what a checkpoint saved with its language-model head holds beyond the base model
 HEAD = "lm_head."
+ADAPTER_CONFIG = "adapter_config.json"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -76,6 +77,11 @@ def open_checkpoint(
     if quantize is not None:
         how["quantization_config"] = _quantization(quantize, dtype, family.tower)
     with in_words(path):
+        _refuse_adapter(path, where)
+        # before transformers reads it, which knows no model type of released code, or would ask to run that code
+        named = read_json(path, "config.json", where).get("model_type")
+        if named is not None:
+            family.check(named, f"{path}: model_type")
         config = family.read_config(path, where)
         family.check(config.model_type, f"{path}: model_type")
         with _quiet():
@@ -171,6 +177,15 @@ def _quiet() -> Iterator[None]:
         library_logging.set_verbosity(level)
         if bars:
             library_logging.enable_progress_bar()
+
+
+def _refuse_adapter(path: str, where: Where) -> None:
+    """Refuse an adapter beside the weights, or in their place: the library would put it in, and not say so."""
+    if find_file(path, ADAPTER_CONFIG, where) is not None:
+        raise InputError(
+            path, expected="a checkpoint without an adapter in its folder", got=ADAPTER_CONFIG,
+            remedy="give the adapter as adapter=, on its base",
+        )  # fmt: skip
 
 
 def refuse_difference(

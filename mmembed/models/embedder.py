@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmembed.errors import InputError
+from mmembed.errors import InputError, nearest
 from mmembed.files import whole_directory, write_text
 from mmembed.items import Item, ItemLike
 from mmembed.models.adapters import add_lora, merge_adapter, save_adapter
@@ -27,13 +27,15 @@ from mmembed.models.saved import (
     folder_beside,
     load_pooler,
     override,
+    refuse_foreign,
+    refuse_run,
     save_pooler,
     saved_settings,
 )
 from mmembed.models.sequence import Batch, Features, Row, collate
 from mmembed.models.settings import EmbedderSettings, Side
 from mmembed.progress import track
-from mmembed.settings import dump_yaml, read_settings
+from mmembed.settings import check_types, dump_yaml, read_settings
 
 # rows are prepared and sorted in windows of so many chunks: enough to sort well, little enough to hold
 WINDOW_CHUNKS = 16
@@ -51,6 +53,7 @@ class Embedder(nn.Module):
         With settings that name a LoRA and no adapter to load, a fresh adapter is put in.
         """
         super().__init__()
+        check_types(settings)
         if settings.lora is not None and getattr(settings.backbone, "scratch", None) is not None:
             raise InputError("lora", expected="a checkpoint to adapt", got="a scratch model", remedy="train it whole")
         regions = None if settings.regions is None else settings.regions.build()
@@ -84,6 +87,7 @@ class Embedder(nn.Module):
 
     def prepare(self, items: Sequence[Item], side: Side) -> list[Row]:
         """Decode, render and tokenize items; an error names the item's place in ``items``."""
+        _check_side(side)
         return [self._row(i, item, side) for i, item in enumerate(items)]
 
     def cache_media(self, max_bytes: int) -> None:
@@ -129,6 +133,9 @@ class Embedder(nn.Module):
         Raises:
             InputError: an item that cannot be used; its number is named.
         """
+        _check_side(side)
+        if batch_tokens is not None and batch_tokens < 1:
+            raise InputError("batch_tokens", expected="at least 1", got=batch_tokens, remedy="leave it out")
         single = isinstance(items, str | Item | Mapping) or not isinstance(items, Sequence)
         given: Sequence[Any] = [items] if single else items  # type: ignore[assignment]
         made = [self._item(i, value, instruction) for i, value in enumerate(given)]
@@ -158,7 +165,9 @@ class Embedder(nn.Module):
         """
         merge_adapter(self.backbone.model)
         backbone: Any = self.settings.backbone
-        self.settings = replace(self.settings, backbone=replace(backbone, adapter=None), lora=None)
+        self.settings = replace(
+            self.settings, backbone=replace(backbone, adapter=None, adapter_revision=None), lora=None
+        )
         self.backbone.model.requires_grad_(True)
         self.trainable = self._trainable()
         return self
@@ -166,15 +175,21 @@ class Embedder(nn.Module):
     def save(self, directory: str | Path) -> None:
         """Write the weights and ``embedder.yaml``; the directory appears whole or not at all.
 
-        A model that trained an adapter saves the adapter and names its base. Weights of the pooler stand beside either.
+        A saved embedder that stands there is replaced. A model that trained an adapter saves the adapter and names its
+        base. Weights of the pooler stand beside either.
+
+        Raises:
+            InputError: something else than a saved embedder stands there, or weights that are not saved: a quantised
+                base alone.
         """
         target = Path(directory)
+        backbone: Any = self.settings.backbone
+        base = base_of(backbone.path, target) if self.has_adapter else ""
+        refuse_foreign(target)
         with whole_directory(target) as part:
-            backbone: Any = self.settings.backbone
             if self.has_adapter:
-                base = base_of(backbone.path, target)
                 save_adapter(self.backbone.model, part / "adapter", base, self.backbone.head)
-                backbone = replace(backbone, path=base, adapter="./adapter")
+                backbone = replace(backbone, path=base, adapter="./adapter", adapter_revision=None)
             else:
                 self.backbone.save(part)
                 backbone = backbone.saved()
@@ -205,6 +220,8 @@ class Embedder(nn.Module):
             InputError: neither ``embedder.yaml`` nor a profile, an unknown override, or an unusable checkpoint.
         """
         revision = overrides.get("revision")
+        if profile is not None:
+            refuse_run(model)
         values = load_profile(profile) if profile else saved_settings(str(model), revision)
         settings = read_settings(EmbedderSettings, values, where=f"{model}: {SETTINGS_FILE}")
         settings = override(settings, overrides)
@@ -224,7 +241,13 @@ class Embedder(nn.Module):
                 remedy="train the pooler first: Embedder(settings) starts it afresh",
             )  # fmt: skip
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return embedder.to(chosen).eval()
+        try:
+            return embedder.to(chosen).eval()
+        except RuntimeError as error:
+            raise InputError(
+                "device", expected="cpu, cuda, cuda:1 or another of torch's devices", got=f"'{chosen}': {error}",
+                remedy="leave it out for a GPU if there is one",
+            ) from error  # fmt: skip
 
     def _trainable(self) -> frozenset[str]:
         """The names of what trains, once weights that no embedding depends on are frozen."""
@@ -274,3 +297,8 @@ class Embedder(nn.Module):
             batch = collate([distinct[names[i]] for i in chunk]).to(self.device)
             for i, vector in zip(chunk, self(batch, features.of(batch)).cpu(), strict=True):
                 out[places[names[i]]] = vector
+
+
+def _check_side(side: str) -> None:
+    if side not in get_args(Side):
+        raise InputError("side", expected="query or target", got=f"'{side}'", remedy=nearest(side, get_args(Side)))

@@ -51,6 +51,7 @@ class Family:
         renames: patterns that translate module names of released adapters, applied in order.
         scratch: how a small random one is made.
         heads: beginnings of the names of weights that are a head's or a loss's, which a checkpoint may have or lack.
+        released: other model types of released checkpoints, which ``read_config`` translates.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Family:
     renames: tuple[tuple[str, str], ...]
     scratch: ScratchFamily
     heads: tuple[str, ...] = ()
+    released: tuple[str, ...] = ()
 
     def read_config(self, path: str, where: Where) -> Any:
         """The checkpoint's config; a family whose released ones transformers does not know translates them here."""
@@ -77,7 +79,7 @@ class Family:
         Raises:
             InputError: the nearest known one is named.
         """
-        if architecture not in self.architectures:
+        if architecture not in (*self.architectures, *self.released):
             raise InputError(
                 where, expected=f"a {self.name} checkpoint", got=f"'{architecture}'",
                 remedy=nearest(architecture, self.architectures),

@@ -27,7 +27,12 @@ def find_file(path: str, name: str, where: Where) -> Path | None:
 def read_json(path: str, name: str, where: Where) -> dict[str, Any]:
     """A JSON file of a checkpoint; empty where there is none."""
     found = find_file(path, name, where)
-    return dict(json.loads(found.read_text(encoding="utf-8"))) if found else {}
+    if found is None:
+        return {}
+    values = json.loads(found.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: {name}", expected="a mapping", got=type(values).__name__, remedy="download it again")
+    return values
 
 
 def read_tokenizer(path: str, where: Where) -> Any:
@@ -75,10 +80,14 @@ def in_words(
     except InputError:
         raise
     except ImportError as error:
+        if "ttention" in str(error):
+            raise InputError(
+                "backbone.attention", expected="a kernel that is installed", got=_said(error),
+                remedy="install it, or use sdpa",
+            ) from error  # fmt: skip
         raise InputError(
-            "backbone.attention", expected="a kernel that is installed", got=_said(error),
-            remedy="install it, or use sdpa",
-        ) from error  # fmt: skip
+            path, expected="the libraries that it needs", got=_said(error), remedy="install what is named"
+        ) from error
     except SafetensorError as error:
         raise InputError(
             path, expected="whole safetensors files", got=_said(error), remedy="download it again"

@@ -29,7 +29,7 @@ CODE = ("items.py", "media", "models")
 # where the weights come from, how they were trained and how rows are laid out changes no vector; what was added to a
 # checkpoint is in its weights, config and tokenizer
 _NOT_SETTINGS = (
-    *("path", "revision", "adapter", "scratch", "gradient_checkpointing", "padding_side"),
+    *("path", "revision", "adapter", "adapter_revision", "scratch", "gradient_checkpointing", "padding_side"),
     *("special_tokens", "image_tower"),
 )
 _NOT_OF_ADAPTER = ("base_model_name_or_path", "revision", "inference_mode", "task_type", "auto_mapping", "peft_version")

@@ -30,7 +30,7 @@ _NOT_CONFIG = ("_name_or_path", "transformers_version", "dtype", "architectures"
 class LanguageBackbone(Backbone):
     """See :class:`mmembed.models.backbone.Backbone`.
 
-    A family gives ``language_model`` and ``vision``, and what it does otherwise than the rest.
+    A family gives ``family``, ``make_preprocessor``, ``vision`` and ``tower``, and what it does otherwise.
 
     Args:
         checkpoint: model, tokenizer and preprocessing facts.
@@ -213,6 +213,11 @@ class VisionLanguageBackbone(LanguageBackbone):
         prompt: PromptStyle,
         regions: RegionEncoder | None = None,
     ) -> None:
+        if not checkpoint.preprocessing:
+            raise InputError(
+                f"{settings.path}: preprocessor_config.json", expected="how pictures are scaled and normalised",
+                got="no such file", remedy="download the checkpoint again, whole",
+            )  # fmt: skip
         super().__init__(checkpoint, settings, prompt, regions)
         self.register_buffer("mean", torch.tensor(checkpoint.image_mean)[:, None, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(checkpoint.image_std)[:, None, None, None], persistent=False)

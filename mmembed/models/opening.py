@@ -1,6 +1,7 @@
 """Opening a family's checkpoint, or making its scratch one."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from mmembed.errors import InputError
 from mmembed.models.adapters import load_adapter
@@ -9,6 +10,17 @@ from mmembed.models.families import Family
 from mmembed.models.scratch import make_scratch
 from mmembed.models.settings import LanguageSettings
 from mmembed.models.special_tokens import add_special_tokens
+
+
+def exactly_one(settings: Any) -> None:
+    """Refuse a backbone that names both a checkpoint and a scratch one, or neither.
+
+    Raises:
+        InputError: which of the two it is.
+    """
+    if (settings.path is None) == (settings.scratch is None):
+        got = "neither" if settings.path is None else "both"
+        raise InputError("backbone", expected="path or scratch", got=got, remedy="give exactly one")
 
 
 def open_family(family: Family, settings: LanguageSettings, texts: Iterable[str] | None) -> Checkpoint:
@@ -22,8 +34,7 @@ def open_family(family: Family, settings: LanguageSettings, texts: Iterable[str]
     Raises:
         InputError: both or neither of path and scratch, another family's checkpoint, or a broken one.
     """
-    if (settings.path is None) == (settings.scratch is None):
-        raise InputError("backbone", expected="path or scratch", got="both or neither", remedy="give exactly one")
+    exactly_one(settings)
     if settings.scratch is not None:
         family.check(settings.scratch.architecture or family.architectures[0], "backbone.scratch.architecture")
         if texts is None:
@@ -46,5 +57,5 @@ def open_family(family: Family, settings: LanguageSettings, texts: Iterable[str]
     if settings.special_tokens is not None:
         add_special_tokens(checkpoint, settings.special_tokens)
     if settings.adapter is not None:
-        load_adapter(checkpoint.model, settings.adapter, family.renames)
+        load_adapter(checkpoint.model, settings.adapter, family.renames, settings.adapter_revision)
     return checkpoint

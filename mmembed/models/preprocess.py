@@ -5,6 +5,7 @@ CPU only and picklable. A family says how it prepares a medium and which token s
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, ClassVar
 
 import jinja2
@@ -25,6 +26,9 @@ from mmembed.models.sequence import PreparedMedium, Row
 from mmembed.models.settings import BackboneSettings, LanguageSettings, PromptStyle, Side
 from mmembed.models.tokens import Token, check_placeholders, tokenize_whole
 
+TEMPLATE_DATE = date(2024, 7, 26)
+"""What templates that write a date are told it is, lest a vector depend on the day: Llama 3.2's own, where it is told
+none."""
 FILLER_SIDE = 56
 """Side in pixels of a filler's picture."""
 
@@ -226,12 +230,21 @@ class LanguagePreprocessor(MediaPreprocessor):
             raise InputError("prompt", expected="a chat template in the checkpoint", got="none", remedy="use RawPrompt")
         try:
             text = self.tokenizer.apply_chat_template(
-                messages, chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
+                messages,
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=generation_prompt,
+                strftime_now=TEMPLATE_DATE.strftime,
             )
-        except (TypeError, jinja2.TemplateError) as error:
+        except TypeError as error:
             raise InputError(
                 "prompt.content", expected="messages as the checkpoint's chat template takes them", got=error,
                 remedy="set content: text for a template that takes a message as one string",
+            ) from error  # fmt: skip
+        except jinja2.TemplateError as error:
+            raise InputError(
+                "prompt", expected="a chat template that takes these messages", got=error,
+                remedy="use another instruction_role, another template, or RawPrompt",
             ) from error  # fmt: skip
         first, ids = self.tokenizer.bos_token, self.tokenizer("").input_ids
         begins_itself = bool(first) and ids[:1] == [self.tokenizer.bos_token_id]

@@ -193,9 +193,20 @@ class _Chat:
                 segments.append(medium)
             else:
                 segments.append(Segment(piece, Kind.TEMPLATE))
-        if sum(segment.medium is not None for segment in segments) != len(media):
-            raise InputError(
-                "prompt", expected=f"a chat template that places {len(media)} media", got=template,
-                remedy="set content: text for a template that takes a message as one string, or use RawPrompt",
-            )  # fmt: skip
+        self._refuse_losses(segments, template)
         return segments
+
+    def _refuse_losses(self, segments: list[Segment], template: str) -> None:
+        """Refuse a template that leaves something out, or writes a message as Python shows a list."""
+        wanted = {id(segment): segment for segment in (*self.placed, *self.parts)}
+        written = [id(segment) for segment in segments if id(segment) in wanted]
+        lost = [segment.kind.name.lower() for name, segment in wanted.items() if written.count(name) != 1]
+        is_shown = any("{'type'" in segment.text for segment in segments if segment.kind is Kind.TEMPLATE)
+        if lost or is_shown:
+            got = f"not once: {', '.join(sorted(set(lost)))}" if lost else "a list of parts as Python shows it"
+            raise InputError(
+                "prompt", expected="a chat template that writes every part of an item once",
+                got=f"{got}; in '{re.sub(f'{_OPEN}.*?{_CLOSE}', '...', template)}'",
+                remedy="set content: text for a template that takes a message as one string, parts for one that takes "
+                "a list, another instruction_role for one without a system message, or use RawPrompt",
+            )  # fmt: skip

@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -39,6 +40,7 @@ def base_of(path: str, target: Path) -> str:
 def override(settings: EmbedderSettings, overrides: Mapping[str, Any]) -> EmbedderSettings:
     """The settings with some of the backbone's changed, checked as if they had stood in the file."""
     known = {f.name for f in fields(settings.backbone)} - {"path", "scratch", "adapter"}
+    overrides = {name: _named(value) for name, value in overrides.items()}
     for name in overrides:
         if name not in known:
             raise InputError(
@@ -47,6 +49,34 @@ def override(settings: EmbedderSettings, overrides: Mapping[str, Any]) -> Embedd
     values = dump_settings(settings)
     values["backbone"]["init_args"] |= {name: dump_settings(value) for name, value in overrides.items()}
     return read_settings(EmbedderSettings, values, where="from_pretrained")
+
+
+def refuse_foreign(target: Path) -> None:
+    """Refuse to write over what is no saved embedder.
+
+    Raises:
+        InputError: a file, or a folder that holds something else.
+    """
+    holds = sorted(path.name for path in target.iterdir()) if target.is_dir() else []
+    if (target.exists() and not target.is_dir()) or (holds and SETTINGS_FILE not in holds):
+        raise InputError(
+            target, expected="a new folder, an empty one, or a saved embedder to replace",
+            got=f"a folder of {', '.join(holds[:5])}" if holds else "a file", remedy="name another folder",
+        )  # fmt: skip
+
+
+def refuse_run(model: str | Path) -> None:
+    """Refuse a profile for what brings its own settings and no checkpoint.
+
+    Raises:
+        InputError: a saved adapter.
+    """
+    folder = Path(model)
+    if (folder / SETTINGS_FILE).is_file() and not (folder / "config.json").is_file():
+        raise InputError(
+            folder, expected="a released checkpoint, for a profile", got=f"a saved embedder with its {SETTINGS_FILE}",
+            remedy="leave profile out",
+        )  # fmt: skip
 
 
 def saved_settings(model: str, revision: str | None = None) -> dict[str, Any]:
@@ -60,6 +90,12 @@ def saved_settings(model: str, revision: str | None = None) -> dict[str, Any]:
         InputError: nothing there, or no such file in it.
     """
     path = Path(beside(model, SETTINGS_FILE, revision))
+    if not path.is_file() and not Path(model).exists():
+        raise InputError(
+            model, expected=f"a directory, or a Hub repository with {SETTINGS_FILE} that can be reached",
+            got="no such directory, and nothing of that name on the Hub or in its cache",
+            remedy=f"check name and network; a released checkpoint needs a profile ({', '.join(profile_names())})",
+        )  # fmt: skip
     if not path.is_file():
         raise InputError(
             model, expected=f"{SETTINGS_FILE} beside the weights", got="none",
@@ -71,6 +107,8 @@ def saved_settings(model: str, revision: str | None = None) -> dict[str, Any]:
 def beside(model: str, name: str, revision: str | None = None) -> str:
     """The path of a file of a directory or Hub repository, whether it is there or not."""
     path = Path(model) / name
+    if not Path(model).exists() and (model.count("/") > 1 or model.startswith((".", "~", "/"))):
+        raise InputError(model, expected=_ADDRESS[0], got="no such directory", remedy="check the path")
     return str(path if Path(model).exists() else _from_hub(model, name, revision) or path)
 
 
@@ -108,6 +146,11 @@ def load_pooler(pooler: nn.Module, path: str) -> None:
         remedy="use the settings it was trained with",
     )
     pooler.load_state_dict(state)
+
+
+def _named(value: Any) -> Any:
+    """Torch's own names of types are those of the settings."""
+    return str(value).removeprefix("torch.") if isinstance(value, torch.dtype) else value
 
 
 def _from_hub(model: str, name: str, revision: str | None) -> Path | None:

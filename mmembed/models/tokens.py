@@ -13,7 +13,7 @@ Token: TypeAlias = tuple[int, Segment]
 
 def tokenize_whole(tokenizer: Any, segments: Sequence[Segment]) -> Iterator[Token]:
     """Tokenize the joined text at once; offsets tell each token's segment."""
-    encoded = tokenizer("".join(s.text for s in segments), return_offsets_mapping=True)
+    encoded = tokenizer("".join(s.text for s in segments), return_offsets_mapping=True, verbose=False)
     ends = list(accumulate(len(s.text) for s in segments))
     current = 0
     for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):

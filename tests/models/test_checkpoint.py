@@ -90,9 +90,24 @@ def test_an_unusable_directory_is_refused_in_words(change, copy):
     else:
         (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
 
-    with pytest.raises(
-        InputError, match=r"checkpoint: expected a checkpoint with config\.json, safetensors and tokenizer"
-    ):
+    message = r"checkpoint: expected a checkpoint with config\.json, safetensors and tokenizer"
+    if change == "unknown type":
+        message = r"model_type: expected a Qwen-VL checkpoint, got 'qwen9_vl'; did you mean 'qwen\d_vl'"
+    with pytest.raises(InputError, match=message):
+        opened(copy)
+
+
+def test_an_adapter_beside_the_weights_is_not_put_in_without_a_word(copy, golden):
+    shutil.copy(golden / "vlm2vec/qwen2_vl_lora/adapter_config.json", copy)
+
+    with pytest.raises(InputError, match=r"got adapter_config\.json; give the adapter as adapter=, on its base"):
+        opened(copy)
+
+
+def test_a_file_of_facts_that_is_no_mapping_is_refused_in_words(copy):
+    (copy / "preprocessor_config.json").write_text("[]")
+
+    with pytest.raises(InputError, match=r"preprocessor_config\.json: expected a mapping, got list"):
         opened(copy)
 
 

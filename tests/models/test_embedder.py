@@ -288,9 +288,77 @@ def test_a_scratch_model_takes_no_adapter_and_needs_texts(scratch_settings):
 
 
 def test_exactly_one_of_path_and_scratch_is_needed():
-    for backbone in (QwenVL(), QwenVL(path="x", scratch=Scratch())):
-        with pytest.raises(InputError, match=r"backbone: expected path or scratch, got both or neither"):
+    for backbone, got in ((QwenVL(), "neither"), (QwenVL(path="x", scratch=Scratch()), "both")):
+        with pytest.raises(InputError, match=f"backbone: expected path or scratch, got {got}; give exactly one"):
             Embedder(EmbedderSettings(backbone))
+
+
+def test_settings_made_in_python_are_checked_as_those_of_a_file_are():
+    scratch = Scratch("qwen2_vl")
+    wrong = {
+        r"backbone\.resize: expected one of pil, torchvision, got 'PIL'; known: pil": QwenVL(
+            scratch=scratch, resize="PIL"
+        ),
+        r"backbone\.scratch: expected a value of type Scratch \| None, got 'qwen2_vl'": QwenVL(scratch="qwen2_vl"),
+        r"backbone\.min_side: expected a value of type int, got True": QwenVL(scratch=scratch, min_side=True),
+    }
+    for message, backbone in wrong.items():
+        with pytest.raises(InputError, match=message):
+            Embedder(EmbedderSettings(backbone), texts=["x"])
+    with pytest.raises(
+        InputError, match=r"pooler\.drop_on_query: expected one of text, instruction, .* mean 'instruction'"
+    ):
+        Embedder(
+            EmbedderSettings(QwenVL(scratch=scratch), pooler=MeanToken(drop_on_query=("instructions",))), texts=["x"]
+        )
+
+
+@pytest.mark.parametrize("side", ["document", "Query"])
+def test_a_side_that_there_is_not_is_refused(side, scratch_embedder):
+    for call in (scratch_embedder("qwen2_vl").encode, scratch_embedder("qwen2_vl").prepare):
+        with pytest.raises(InputError, match=f"side: expected query or target, got '{side}'"):
+            call([Item.of("x")], side=side)
+
+
+def test_saving_takes_nothing_away_but_a_saved_embedder(tmp_path, scratch_embedder):
+    embedder = scratch_embedder("qwen2_vl")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    (tmp_path / "cat.jpg").write_bytes(b"picture")
+
+    for name, holds in (("mine", "a folder of thesis.txt"), ("cat.jpg", "a file")):
+        with pytest.raises(InputError, match=rf"{name}: expected a new folder, .*, got {holds}; name another folder"):
+            embedder.save(tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    embedder.save(tmp_path / "empty")
+    embedder.save(tmp_path / "empty")
+
+    assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
+    assert (tmp_path / "cat.jpg").read_bytes() == b"picture"
+    assert torch.equal(Embedder.from_pretrained(tmp_path / "empty", device="cpu").encode("x"), embedder.encode("x"))
+
+
+def test_a_name_that_leads_nowhere_is_not_answered_with_a_profile_alone(tmp_path):
+    with pytest.raises(InputError, match=r"runs/demo/finale: expected a directory or Hub id, got no such directory"):
+        Embedder.from_pretrained("runs/demo/finale")
+    with pytest.raises(InputError, match=r"nobody/nothing: expected a directory, or a Hub repository .* reached"):
+        Embedder.from_pretrained("nobody/nothing")
+
+
+def test_torchs_own_names_of_types_are_understood_and_unknown_devices_are_refused(saved):
+    assert Embedder.from_pretrained(saved, device="cpu", dtype=torch.bfloat16).settings.backbone.dtype == "bfloat16"
+    with pytest.raises(InputError, match=r"device: expected cpu, cuda, .*, got 'gpu'"):
+        Embedder.from_pretrained(saved, device="gpu")
+
+
+def test_a_saved_adapter_takes_no_profile(golden, tmp_path):
+    settings = EmbedderSettings(QwenVL(path=str(golden / "vlm2vec/qwen2_vl")), lora=Lora(r=2))
+    Embedder(settings).save(tmp_path / "run")
+
+    with pytest.raises(InputError, match=r"got a saved embedder with its embedder\.yaml; leave profile out"):
+        Embedder.from_pretrained(tmp_path / "run", profile="vlm2vec")
+    with pytest.raises(InputError, match=r"expected adapter_model\.safetensors, .*; name .*run/adapter"):
+        Embedder(EmbedderSettings(QwenVL(path=str(golden / "vlm2vec/qwen2_vl"), adapter=str(tmp_path / "run"))))
 
 
 def test_the_side_matters_where_the_pooler_drops_an_instruction(scratch_embedder):

@@ -105,9 +105,25 @@ def test_texts_that_look_like_templates_or_placeholders_stay_words(text):
     assert "".join(s.text for s in segments) == expected
 
 
-def test_a_template_that_drops_a_medium_is_refused():
-    with pytest.raises(InputError, match="expected a chat template that places 1 media, got nothing"):
-        render(Item((PICTURE,)), CHAT, ["<I>"], lambda messages, generation_prompt: "nothing")
+LOSSES = {
+    "not once: image, instruction, text": lambda messages: "nothing",
+    "not once: instruction": lambda messages: "<|image_pad|>" + messages[1]["content"][1]["text"],
+    "not once: text": lambda messages: "<|image_pad|>" + messages[0]["content"][0]["text"],
+    "not once: instruction, text": lambda messages: "<|image_pad|>" + 2 * "".join(texts_of(messages)),
+    "a list of parts as Python": lambda messages: "<|image_pad|>" + "{'type'".join(texts_of(messages)),
+}
+
+
+def texts_of(messages):
+    return [part["text"] for message in messages for part in message["content"] if "text" in part]
+
+
+@pytest.mark.parametrize(("lost", "template"), LOSSES.items(), ids=LOSSES)
+def test_a_template_that_loses_or_repeats_a_part_is_refused(lost, template):
+    item = Item((PICTURE, "words"), "Find it.")
+
+    with pytest.raises(InputError, match=f"writes every part of an item once, got {lost}.*use RawPrompt"):
+        render(item, CHAT, ["<I>"], lambda messages, generation_prompt: template(messages))
 
 
 def test_the_chat_style_needs_a_template_and_unknown_styles_are_refused():

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mmembed.errors import InputError
+
 
 @dataclass(frozen=True)
 class Lora:
@@ -20,3 +22,7 @@ class Lora:
         "q_proj", "out_proj", "v_proj", "gate_proj", "up_proj",
     )  # fmt: skip
     """Suffixes of the linear layers that get an adapter (the published list)."""
+
+    def __post_init__(self) -> None:
+        if self.r < 1:
+            raise InputError("lora.r", expected="at least 1", got=self.r, remedy="16 is usual")

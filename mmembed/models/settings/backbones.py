@@ -39,7 +39,7 @@ class BackboneSettings(Part):
     def saved(self) -> Self:
         """The settings under which what this made is opened from its own directory."""
         settings: Any = self
-        return replace(settings, path=".", revision=None, scratch=None, adapter=None)  # type: ignore[no-any-return]
+        return replace(settings, path=".", revision=None, scratch=None, adapter=None, adapter_revision=None)  # type: ignore[no-any-return]
 
     def build(self, **live: Any) -> "Backbone":
         """Load or make the backbone; ``live`` holds ``prompt``, and may hold ``texts`` and ``regions``.
@@ -67,6 +67,8 @@ class LanguageSettings(BackboneSettings):
     """Directory or Hub id of a LoRA or DoRA adapter to load onto the checkpoint."""
     special_tokens: SpecialTokens | None = None
     """Tokens added to the checkpoint's own."""
+    adapter_revision: str | None = None
+    """Commit of the adapter's Hub repository; None is its main branch."""
     dtype: DType = "float32"
     """Type of the weights."""
     quantize: Literal["nf4", "int8"] | None = None
@@ -95,6 +97,13 @@ class LanguageSettings(BackboneSettings):
         if self.quantize is not None and self.scratch is not None:
             raise InputError(
                 "quantize", expected="a checkpoint", got="a scratch model", remedy="give path, or leave it out"
+            )
+        if self.max_length is not None and self.max_length < 1:
+            raise InputError(
+                "max_length",
+                expected="at least 1",
+                got=self.max_length,
+                remedy="leave it out for the tokenizer's limit",
             )
         if self.attention == "flash_attention_2" and self.attention_policy == "prefix":
             raise InputError(

@@ -22,7 +22,7 @@ class TimmTower:
     path: str | None = None
     """A safetensors file of the whole timm model, instead of the one that timm would download."""
     seed: int = 0
-    """Seed of the projection."""
+    """Seed of the projection, and of the tower where ``pretrained`` is false."""
 
     def __post_init__(self) -> None:
         if self.path is not None and not self.path.endswith(".safetensors"):
@@ -48,6 +48,8 @@ class DualEncoder(BackboneSettings):
     vocabulary, which is not trained."""
     adapter: str | None = None
     """Directory or Hub id of a LoRA adapter to load onto the checkpoint."""
+    adapter_revision: str | None = None
+    """Commit of the adapter's Hub repository; None is its main branch."""
     dtype: DType = "float32"
     """Type of the weights."""
     gradient_checkpointing: bool = False

@@ -19,17 +19,13 @@ from mmembed.errors import InputError
 from mmembed.files import fingerprint
 from mmembed.models.adapters import load_adapter
 from mmembed.models.backbone import Backbone
-from mmembed.models.backbones.dual_encoder.checkpoint import (
-    DualCheckpoint,
-    make_model,
-    open_checkpoint,
-    save_checkpoint,
-)
+from mmembed.models.backbones.dual_encoder.checkpoint import DualCheckpoint, open_checkpoint, save_checkpoint
 from mmembed.models.backbones.dual_encoder.fused import refuse_fused, refuse_wrapped
 from mmembed.models.backbones.dual_encoder.means import mean_vectors
 from mmembed.models.backbones.dual_encoder.preprocess import DualEncoderPreprocessor
-from mmembed.models.backbones.dual_encoder.scratch import scratch_config
+from mmembed.models.backbones.dual_encoder.scratch import make_scratch
 from mmembed.models.backbones.dual_encoder.text import TextTower
+from mmembed.models.opening import exactly_one
 from mmembed.models.prompts import Kind
 from mmembed.models.region_encoders import RegionEncoder
 from mmembed.models.sequence import Batch, Features, Hidden, Padding, Sequence
@@ -89,14 +85,11 @@ class DualEncoderBackbone(Backbone):
         regions: RegionEncoder | None = None,
     ) -> Self:
         """See :meth:`Backbone.open`; of texts only a tokenizer with a vocabulary of its own is trained."""
-        if (settings.path is None) == (settings.scratch is None):
-            raise InputError("backbone", expected="path or scratch", got="both or neither", remedy="give exactly one")
+        exactly_one(settings)
         if settings.scratch is None:
             checkpoint = open_checkpoint(settings)
         else:
-            config, preprocessing, tokenizer = scratch_config(settings.scratch, texts)
-            model, config = make_model(config, preprocessing, settings.image_tower, settings.scratch.seed)
-            checkpoint = DualCheckpoint(model.to(getattr(torch, settings.dtype)), tokenizer, config)
+            checkpoint = make_scratch(settings.scratch, texts, settings.image_tower, settings.dtype)
         if settings.adapter is not None:
             load_adapter(checkpoint.model, settings.adapter, ((r"^model\.", ""),))
             refuse_wrapped(checkpoint.model)

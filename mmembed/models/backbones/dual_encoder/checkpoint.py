@@ -83,8 +83,7 @@ def open_checkpoint(settings: DualEncoder) -> DualCheckpoint:
     with in_words(path, *_OTHERWISE):
         source = _find(path, settings.revision)
         fresh = settings.image_tower
-        seed = None if fresh is None else fresh.seed
-        model, config = make_model(source.config, source.preprocessing, fresh, seed)
+        model, config = make_model(source.config, source.preprocessing, fresh)
         tokenizer = open_clip.get_tokenizer(source.name)
         _load(model, source.weights, path, ("visual.",) if fresh is not None else ())
     _check_vocabulary(path, model, tokenizer)
@@ -100,21 +99,22 @@ def make_model(
         config: ``model_cfg`` in open_clip's layout.
         preprocessing: ``preprocess_cfg``.
         image_tower: what stands in the place of the config's image tower.
-        seed: of the random weights; None draws them from the generator as it stands.
+        seed: of the random weights but a new image tower's, which has its own; None where all of them are loaded.
+
+    Raises:
+        InputError: the image tower is unknown, or its weights are not there or not its own.
     """
     if image_tower is not None:
         vision, preprocessing = timm_vision(image_tower)
         config = config | {"vision_cfg": vision}
-    with tempfile.TemporaryDirectory() as directory, _quiet():
-        write_json(Path(directory) / CONFIG, {"model_cfg": config, "preprocess_cfg": preprocessing})
-        if seed is not None:
-            torch.manual_seed(seed)
-        model = open_clip.create_model(f"local-dir:{directory}", load_weights=False, pretrained_text=False)
-        if hasattr(model, "text_decoder"):
-            # the one weight that open_clip leaves as the memory was
-            nn.init.normal_(model.text_decoder.text_projection, std=config["embed_dim"] ** -0.5)
+    model = _draw(config, preprocessing, seed if image_tower is None else image_tower.seed)
     if image_tower is not None:
-        load_timm_tower(model.visual, image_tower)
+        visual = model.visual
+        with _quiet():
+            load_timm_tower(visual, image_tower)
+        if seed is not None:
+            model = _draw(config, preprocessing, seed)
+            model.visual = visual
     return model, config
 
 
@@ -128,6 +128,18 @@ def save_checkpoint(checkpoint: DualCheckpoint, directory: Path) -> None:
         checkpoint.tokenizer.save_pretrained(directory)
 
 
+def _draw(config: dict[str, Any], preprocessing: dict[str, Any], seed: int | None) -> Any:
+    with tempfile.TemporaryDirectory() as directory, _quiet():
+        write_json(Path(directory) / CONFIG, {"model_cfg": config, "preprocess_cfg": preprocessing})
+        if seed is not None:
+            torch.manual_seed(seed)
+        model = open_clip.create_model(f"local-dir:{directory}", load_weights=False, pretrained_text=False)
+        if hasattr(model, "text_decoder"):
+            # the one weight that open_clip leaves as the memory was
+            nn.init.normal_(model.text_decoder.text_projection, std=config["embed_dim"] ** -0.5)
+    return model
+
+
 def _find(path: str, revision: str | None) -> Source:
     if ":" in path and not Path(path).exists():
         found = released(path)
@@ -136,13 +148,31 @@ def _find(path: str, revision: str | None) -> Source:
     directory = Path(path)
     if not directory.is_dir():
         directory = Path(snapshot_download(path, revision=revision, allow_patterns=list(_FROM_HUB)))
-    said = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-    if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(said.get("model_cfg", {})):
+    config, preprocessing = _read_config(path, json.loads((directory / CONFIG).read_text(encoding="utf-8")))
+    return Source(f"local-dir:{directory}", config, preprocessing, _weights(directory))
+
+
+def _read_config(path: str, said: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``model_cfg`` and ``preprocess_cfg``, mappings as they should be."""
+    where = f"{path}: {CONFIG}"
+    whole = _mapping(where, said)
+    config = _mapping(f"{where}: model_cfg", whole.get("model_cfg", {}))
+    if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
         raise InputError(
-            f"{path}: {CONFIG}", expected="model_cfg with embed_dim, vision_cfg and text_cfg", got=", ".join(said),
+            where, expected="model_cfg with embed_dim, vision_cfg and text_cfg", got=", ".join(whole) or "nothing",
             remedy="write it as open_clip does",
         )  # fmt: skip
-    return Source(f"local-dir:{directory}", said["model_cfg"], said.get("preprocess_cfg", {}), _weights(directory))
+    for name in ("vision_cfg", "text_cfg"):
+        _mapping(f"{where}: {name}", config[name])
+    return config, _mapping(f"{where}: preprocess_cfg", whole.get("preprocess_cfg", {}))
+
+
+def _mapping(where: str, said: Any) -> dict[str, Any]:
+    if not isinstance(said, dict):
+        raise InputError(
+            where, expected="a mapping", got=f"a {type(said).__name__}", remedy="write it as open_clip does"
+        )
+    return said
 
 
 def _weights(directory: Path) -> Path:

@@ -5,21 +5,26 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
+import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from tokenizers.processors import TemplateProcessing
 
 from mmembed.errors import InputError, nearest
+from mmembed.models.backbones.dual_encoder.checkpoint import DualCheckpoint, make_model
 from mmembed.models.backbones.dual_encoder.timm_tower import timm_vision
 from mmembed.models.families import ScratchFamily
+from mmembed.models.hub import in_words
 from mmembed.models.scratch import train_tokenizer
-from mmembed.models.settings import Scratch, TimmTower
+from mmembed.models.settings import DType, Scratch, TimmTower
 
 WIDTH = 64
 _TEXT = {"context_length": 77, "width": WIDTH, "heads": 4, "layers": 2}
 _VISION = {"image_size": 56, "patch_size": 14, "width": WIDTH, "head_width": 16, "layers": 2}
 _DECODER = {"context_length": 76, "vocab_size": 64, "width": WIDTH, "heads": 4, "layers": 1, "attn_pooler_heads": 4}
 _HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize_mode": "squash"}
+# what open_clip, timm and torch raise for sizes and names that are not theirs
+_ODD = (TypeError, AssertionError, RuntimeError, ArithmeticError, LookupError, AttributeError)
 _PAD, _END = "<pad>", "</s>"
 """SigLIP's tokenizer puts the second behind every text."""
 
@@ -43,6 +48,21 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     },
     "timm": {"vision_cfg": timm_vision(TimmTower("test_vit"))[0], "text_cfg": _TEXT},
 }  # fmt: skip
+
+
+def make_scratch(
+    scratch: Scratch, texts: Iterable[str] | None, image_tower: TimmTower | None, dtype: DType
+) -> DualCheckpoint:
+    """A random model but for the weights of a pretrained image tower; the same settings and texts give the same bits.
+
+    Raises:
+        InputError: see :func:`scratch_config`; sizes that open_clip does not take; or an unusable image tower.
+    """
+    remedy = "leave text and vision out for the small default"
+    with in_words("backbone.scratch", "fields that open_clip makes a model of", remedy, _ODD):
+        config, preprocessing, tokenizer = scratch_config(scratch, texts)
+        model, config = make_model(config, preprocessing, image_tower, scratch.seed)
+    return DualCheckpoint(model.to(getattr(torch, dtype)), tokenizer, config)
 
 
 def scratch_config(scratch: Scratch, texts: Iterable[str] | None) -> tuple[dict[str, Any], dict[str, Any], Any]:

@@ -1,9 +1,11 @@
 """A timm model with a linear projection as image tower: its config in open_clip's words, and its weights."""
 
+from pathlib import Path
 from typing import Any
 
 import timm
 from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError
 from timm.data import resolve_model_data_config
 
 from mmembed.errors import InputError, nearest
@@ -33,21 +35,42 @@ def load_timm_tower(visual: Any, tower: TimmTower) -> None:
     """Give the tower timm's weights, or those of a file; its projection stays as it was drawn.
 
     Raises:
-        InputError: the file is not one of this model.
+        InputError: the file is not there or not one of this model, or timm's own cannot be had.
     """
     if not tower.pretrained and tower.path is None:
         return
-    file = tower.path or hf_hub_download(_facts(tower)["hf_hub_id"], _FILE)
+    file = _downloaded(tower) if tower.path is None else tower.path
+    if not Path(file).is_file():
+        raise InputError(
+            file, expected="a safetensors file", got="no such file",
+            remedy="check image_tower.path, or leave it out for timm's own weights",
+        )  # fmt: skip
     try:
         # with its classifier, so that timm checks every weight
         model = timm.create_model(tower.model, pretrained=True, pretrained_cfg_overlay={"file": file})
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, SafetensorError) as error:
         raise InputError(
-            file, expected=f"the weights of timm's {tower.model}", got=" ".join(str(error).split()),
+            file, expected=f"the weights of timm's {tower.model}", got=_said(error),
             remedy="take model and file from the same place",
         ) from error  # fmt: skip
     model.reset_classifier(0)
     visual.trunk.load_state_dict(model.state_dict())
+
+
+def _downloaded(tower: TimmTower) -> str:
+    repository = _facts(tower).get("hf_hub_id")
+    expected = f"timm's weights of {tower.model} on this machine or on the Hub"
+    remedy = "name a safetensors file in image_tower.path, or set pretrained to false"
+    if not repository:
+        raise InputError("image_tower.pretrained", expected=expected, got="none, timm has no such", remedy=remedy)
+    try:
+        return hf_hub_download(repository, _FILE)
+    except (OSError, ValueError) as error:
+        raise InputError("image_tower.pretrained", expected=expected, got=_said(error), remedy=remedy) from error
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _facts(tower: TimmTower) -> dict[str, Any]:

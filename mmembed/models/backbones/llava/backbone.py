@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmembed.counters import count
 from mmembed.models.backbones.llava.preprocess import LlavaPreprocessor, OneVisionPreprocessor
-from mmembed.models.backbones.llava.released import LlavaFamily
+from mmembed.models.backbones.llava.released import INSTRUCTCIR, LlavaFamily
 from mmembed.models.backbones.llava.scratch import SCRATCH
 from mmembed.models.checkpoint import Checkpoint
 from mmembed.models.language import VisionLanguageBackbone
@@ -33,11 +33,12 @@ LLAVA = LlavaFamily(
     scratch=SCRATCH,
     # InstructCIR's has a projection that its own code does not use
     heads=("language_model.lm_head.", "ret_proj."),
+    released=(INSTRUCTCIR,),
 )
 
 
 class LlavaBackbone(VisionLanguageBackbone):
-    """See :class:`mmembed.models.language.LanguageBackbone`."""
+    """See :class:`mmembed.models.language.VisionLanguageBackbone`."""
 
     family = LLAVA
     settings: Llava

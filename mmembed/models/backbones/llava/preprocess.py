@@ -51,7 +51,7 @@ class LlavaPreprocessor(LanguagePreprocessor):
         self.processor: Any = make_processor(kind, checkpoint.preprocessing, self.tiles, settings.resize)
 
     def prepare(self, medium: Media, frames: Frames, name: str) -> Prepared:
-        """See :meth:`LanguagePreprocessor.prepare`."""
+        """See :meth:`MediaPreprocessor.prepare`."""
         (picture,) = frames.pictures
         pixels = cut(self.processor, [picture])
         # no step in time: a still picture
@@ -76,7 +76,7 @@ class OneVisionPreprocessor(LlavaPreprocessor):
         self.frame_processor: Any = make_processor("SiglipImageProcessor", {"size": side}, one_tile, settings.resize)
 
     def prepare(self, medium: Media, frames: Frames, name: str) -> Prepared:
-        """See :meth:`LanguagePreprocessor.prepare`."""
+        """See :meth:`MediaPreprocessor.prepare`."""
         if not isinstance(medium, Video):
             return super().prepare(medium, frames, name)
         pixels = cut(self.frame_processor, frames.pictures)

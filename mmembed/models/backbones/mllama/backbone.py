@@ -41,7 +41,7 @@ MLLAMA = Family(
 
 
 class MllamaBackbone(VisionLanguageBackbone):
-    """See :class:`mmembed.models.language.LanguageBackbone`."""
+    """See :class:`mmembed.models.language.VisionLanguageBackbone`."""
 
     family = MLLAMA
     settings: Mllama

@@ -58,7 +58,7 @@ class MllamaPreprocessor(LanguagePreprocessor):
         )
 
     def prepare(self, medium: Media, frames: Frames, name: str) -> Prepared:
-        """See :meth:`LanguagePreprocessor.prepare`; the grid counts tiles."""
+        """See :meth:`MediaPreprocessor.prepare`; the grid counts tiles."""
         picture = frames.pictures[0]
         # said to Pillow's, which else must guess where the channels are in a picture of three pixels' height
         layout = {"input_data_format": "channels_last"} if self.settings.resize == "pil" else {}

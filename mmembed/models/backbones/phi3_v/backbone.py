@@ -54,7 +54,7 @@ PHI3_V = Phi3VFamily(
 
 
 class Phi3VBackbone(VisionLanguageBackbone):
-    """See :class:`mmembed.models.language.LanguageBackbone`."""
+    """See :class:`mmembed.models.language.VisionLanguageBackbone`."""
 
     family = PHI3_V
     settings: Phi3V

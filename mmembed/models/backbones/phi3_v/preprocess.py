@@ -52,7 +52,7 @@ class Phi3VPreprocessor(LanguagePreprocessor):
         self.tokens_to_a_side = side // patch // 2
 
     def prepare(self, medium: Media, frames: Frames, name: str) -> Prepared:
-        """See :meth:`LanguagePreprocessor.prepare`."""
+        """See :meth:`MediaPreprocessor.prepare`."""
         picture = frames.pictures[0]
         pixels, grid = cut(fit(picture, self.settings.num_crops, self.side, self.settings.resize), self.side)
         return Prepared(

@@ -32,7 +32,7 @@ QWEN_VL = Family(
 
 
 class QwenVLBackbone(VisionLanguageBackbone):
-    """See :class:`mmembed.models.language.LanguageBackbone`."""
+    """See :class:`mmembed.models.language.VisionLanguageBackbone`."""
 
     family = QWEN_VL
     settings: QwenVL

@@ -66,7 +66,7 @@ class QwenVLPreprocessor(LanguagePreprocessor):
         super().__init__(tokenizer, settings, prompt, regions, placeholders)
 
     def prepare(self, medium: Media, frames: Frames, name: str) -> Prepared:
-        """See :meth:`LanguagePreprocessor.prepare`."""
+        """See :meth:`MediaPreprocessor.prepare`."""
         pictures, g = list(frames.pictures), self.geometry
         is_video = isinstance(medium, Video)
         if not is_video:

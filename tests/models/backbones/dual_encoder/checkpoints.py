@@ -19,9 +19,9 @@ CLIP = {"embed_dim": 24, **ARCHITECTURES["clip"]}
 MAPPING = GOLDEN / "cir/mapping"
 
 
-def scratch(architecture="clip", **backbone):
+def scratch(architecture="clip", seed=0, **backbone):
     """A new small random embedder."""
-    settings = DualEncoder(scratch=Scratch(architecture), **backbone)
+    settings = DualEncoder(scratch=Scratch(architecture, seed=seed), **backbone)
     return Embedder(EmbedderSettings(settings), texts=WORDS).eval()
 
 

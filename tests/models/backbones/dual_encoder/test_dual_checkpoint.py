@@ -126,6 +126,21 @@ UNUSABLE = {
     "other config": (
         lambda path: (path / "open_clip_config.json").write_text("{}"), r"_config\.json: expected model_cfg with"
     ),
+    "a list for a config": (
+        lambda path: (path / "open_clip_config.json").write_text("[]"), r"_config\.json: expected a mapping, got a list"
+    ),
+    "a list for model_cfg": (
+        lambda path: edit_config(path, lambda said: said.update(model_cfg=["embed_dim", "vision_cfg", "text_cfg"])),
+        "model_cfg: expected a mapping, got a list",
+    ),
+    "a list for a tower": (
+        lambda path: edit_config(path, lambda said: said["model_cfg"].update(vision_cfg=[])),
+        "vision_cfg: expected a mapping, got a list",
+    ),
+    "words for preprocessing": (
+        lambda path: edit_config(path, lambda said: said.update(preprocess_cfg="squash")),
+        "preprocess_cfg: expected a mapping, got a str",
+    ),
     "unknown field": (
         lambda path: edit_config(path, lambda said: said["model_cfg"]["text_cfg"].update(depth=3)), "argument 'depth'"
     ),
@@ -250,9 +265,11 @@ def test_opening_leaves_random_numbers_and_the_log_alone(checkpoint, caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("settings", [DualEncoder(), DualEncoder(path="x", scratch=Scratch())])
-def test_exactly_one_of_path_and_scratch_is_given(settings):
-    with pytest.raises(InputError, match="backbone: expected path or scratch, got both or neither"):
+@pytest.mark.parametrize(
+    ("settings", "got"), [(DualEncoder(), "neither"), (DualEncoder(path="x", scratch=Scratch()), "both")]
+)
+def test_exactly_one_of_path_and_scratch_is_given(settings, got):
+    with pytest.raises(InputError, match=f"backbone: expected path or scratch, got {got}; give exactly one"):
         settings.build(prompt=RawPrompt())
 
 
@@ -263,6 +280,15 @@ def test_exactly_one_of_path_and_scratch_is_given(settings):
         (Scratch(text={"widht": 3}), ["x"], "scratch.text: expected a field .* got 'widht'; did you mean 'width'"),
         (Scratch(vision={"layer": 3}), ["x"], "scratch.vision: expected a field .* got 'layer'; did you mean 'layers'"),
         (Scratch("siglip"), None, "scratch: expected texts to train a tokenizer on, got none"),
+        (
+            Scratch(text={"heads": 5}),
+            ["x"],
+            r"backbone\.scratch: expected fields .* divisible by num_heads; leave text",
+        ),
+        (Scratch(text={"heads": 0}), ["x"], r"backbone\.scratch: expected fields that open_clip makes a model of"),
+        (Scratch(vision={"layers": "x"}), ["x"], r"backbone\.scratch: expected fields that open_clip makes a model of"),
+        (Scratch("timm", vision={"timm_model_name": "nope"}), ["x"], r"backbone\.scratch: expected .* model \(nope\)"),
+        (Scratch(text={"hf_tokenizer_name": "x"}), ["x"], r"backbone\.scratch: expected fields that open_clip makes"),
     ],
 )
 def test_an_impossible_scratch_model_is_refused_in_words(made, texts, message):

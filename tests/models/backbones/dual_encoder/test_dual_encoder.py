@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import open_clip
 import pytest
@@ -243,20 +244,78 @@ def test_an_image_tower_takes_the_place_of_one_of_its_own_name(tmp_path, timm_we
     assert all(torch.equal(p, dict(trunk.named_parameters())[name]) for name, p in timm_weights[1].named_parameters())
 
 
+def half_of(path):
+    half = path.with_name("half.safetensors")
+    half.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return TimmTower("test_vit", path=str(half))
+
+
 @pytest.mark.parametrize(
     ("tower", "message"),
     [
         (lambda path: TimmTower("test_vitt"), "image_tower.model: expected a model that timm knows.* mean 'test_vit'"),
         (lambda path: TimmTower("test_resnet", path=str(path)), "expected the weights of timm's test_resnet"),
         (lambda path: TimmTower("test_vit", path="tower.pth"), "image_tower.path: expected a safetensors file"),
-        (lambda path: TimmTower("test_vit", path="/nowhere.safetensors"), "/nowhere.safetensors: expected the weights"),
+        (
+            lambda path: TimmTower("test_vit", path="/nowhere.safetensors"),
+            r"/nowhere\.safetensors: .* got no such file",
+        ),
+        (lambda path: TimmTower("test_vit"), r"image_tower\.pretrained: expected timm's weights of test_vit"),
+        (lambda path: TimmTower("botnet50ts_256"), r"image_tower\.pretrained: expected timm's weights .* got none"),
+        (half_of, r"half\.safetensors: expected the weights of timm's test_vit"),
     ],
 )
-def test_an_unusable_timm_tower_is_refused_in_words(tower, message, tmp_path, timm_weights):
+def test_an_unusable_timm_tower_is_refused_in_words(tower, message, tmp_path, timm_weights, caplog):
     directory = quick_gelu(tmp_path / "checkpoint")
+    caplog.clear()
 
     with pytest.raises(InputError, match=message):
         opened(directory, image_tower=tower(timm_weights[0]))
+    with pytest.raises(InputError, match=message):
+        scratch(image_tower=tower(timm_weights[0]))
+    assert not caplog.records
+
+
+def drawn(embedder):
+    """The weights that a seed decides: of the image tower's trunk and projection, and of the rest."""
+    weights = embedder.backbone.model.state_dict()
+    return weights["visual.trunk.cls_token"], weights["visual.head.proj.weight"], weights["token_embedding.weight"]
+
+
+def alike(first, other):
+    return [torch.equal(a, b) for a, b in zip(drawn(first), drawn(other), strict=True)]
+
+
+@pytest.mark.parametrize("make", ["scratch", "checkpoint"])
+def test_the_seed_of_an_image_tower_draws_it_and_nothing_else(make, tmp_path, timm_weights):
+    directory = quick_gelu(tmp_path / "checkpoint")
+    tower, path = TimmTower("test_vit", pretrained=False), str(timm_weights[0])
+
+    def embedder(tower):
+        torch.manual_seed(tower.seed)
+        return scratch(image_tower=tower) if make == "scratch" else opened(directory, image_tower=tower)
+
+    first = embedder(tower)
+    assert alike(first, embedder(tower)) == [True, True, True]
+    assert alike(first, embedder(replace(tower, seed=1))) == [False, False, True]
+    of_file = replace(tower, path=path)
+    assert alike(embedder(of_file), embedder(replace(of_file, seed=1))) == [True, False, True]
+
+
+def test_the_seed_of_a_scratch_model_leaves_its_image_tower_as_it_is():
+    tower = TimmTower("test_vit", pretrained=False)
+    first = scratch(image_tower=tower)
+
+    assert alike(first, scratch(seed=1, image_tower=tower)) == [True, True, False]
+    assert alike(first, scratch(seed=1, image_tower=replace(tower, seed=1))) == [False, False, False]
+
+
+def test_an_image_tower_leaves_the_callers_random_state_alone(timm_weights):
+    before = torch.get_rng_state()
+
+    scratch(image_tower=TimmTower("test_vit", path=str(timm_weights[0])))
+
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_an_adapter_trains_alone_and_opens_again(tmp_path, items):

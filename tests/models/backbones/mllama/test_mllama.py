@@ -3,6 +3,7 @@
 import itertools
 import pickle
 import re
+import shutil
 
 import pytest
 import torch
@@ -274,6 +275,7 @@ def opened(directory, **settings):
 def test_a_checkpoint_with_a_head_opens_under_the_released_names(embedder, saved, tmp_path):
     with_head(embedder).save_pretrained(tmp_path)
     embedder.backbone.checkpoint.tokenizer.save_pretrained(tmp_path)
+    shutil.copy(saved / "preprocessor_config.json", tmp_path)
 
     names = load_file(tmp_path / "model.safetensors")
 
