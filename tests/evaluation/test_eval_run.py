@@ -75,7 +75,9 @@ def test_a_checkpoint_without_settings_needs_a_profile(evaluate, golden, tmp_pat
     error = capsys.readouterr().err
     assert "expected embedder.yaml beside the weights, got none; name a profile" in error
 
-    assert evaluate("--tasks", "question", "--profile", "vlm2vec", model=golden / "vlm2vec/qwen2_vl") == 0
+    base, adapter = golden / "vlm2vec/qwen2_vl", str(golden / "vlm2vec/qwen2_vl_lora")
+    assert evaluate("--tasks", "question", "--profile", "vlm2vec", model=base) == 0
+    assert evaluate("--tasks", "question", "--profile", "vlm2vec", "--adapter", adapter, model=base) == 0
     assert list(json.loads((tmp_path / "out/scores.json").read_text())["tasks"]) == ["question"]
 
 

@@ -49,6 +49,19 @@ def test_shards_hold_what_encode_gives_in_the_tables_order(model, table, tmp_pat
     assert "embedded 10 of 10 rows" in capsys.readouterr().out
 
 
+def test_a_released_adapter_is_loaded_onto_its_base(golden, table, tmp_path):
+    base, adapter = golden / "vlm2vec/qwen2_vl", golden / "vlm2vec/qwen2_vl_lora"
+
+    assert run(base, table, tmp_path / "out", "--profile", "vlm2vec", "--adapter", str(adapter)) == 0
+
+    _, embeddings = read_embeddings(tmp_path / "out")
+    adapted, plain = (
+        Embedder.from_pretrained(base, profile="vlm2vec", adapter=given, device="cpu") for given in (str(adapter), None)
+    )
+    assert torch.allclose(embeddings[:1], adapted.encode("red", side="target"), atol=1e-6, rtol=0)
+    assert not torch.allclose(embeddings[:1], plain.encode("red", side="target"), atol=1e-3)
+
+
 def test_the_manifest_says_what_made_the_shards(model, table, tmp_path):
     run(model, table, tmp_path / "out")
 
