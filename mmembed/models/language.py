@@ -54,6 +54,7 @@ class LanguageBackbone(Backbone):
         self.model = checkpoint.model
         self.checkpoint = checkpoint
         self.settings = settings
+        self.settle()
         self.preprocessor = self.make_preprocessor(prompt, regions)
         self.width = self.language_config.hidden_size
         if settings.gradient_checkpointing:
@@ -75,6 +76,13 @@ class LanguageBackbone(Backbone):
     def family_of(cls, settings: LanguageSettings) -> Family:
         """What is said of the checkpoints; one family a class unless its settings decide."""
         return cls.family
+
+    def settle(self) -> None:
+        """What a family does with a model just opened, before its preprocessor is made.
+
+        Raises:
+            InputError: a checkpoint or settings that the family cannot run.
+        """
 
     def make_preprocessor(self, prompt: PromptStyle, regions: RegionEncoder | None) -> LanguagePreprocessor:
         """The family's own, of ``self.checkpoint`` and ``self.settings``."""
@@ -206,19 +214,14 @@ class VisionLanguageBackbone(LanguageBackbone):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        settings: LanguageSettings,
-        prompt: PromptStyle,
-        regions: RegionEncoder | None = None,
-    ) -> None:
+    def settle(self) -> None:
+        """See :meth:`LanguageBackbone.settle`."""
+        checkpoint = self.checkpoint
         if not checkpoint.preprocessing:
             raise InputError(
-                f"{settings.path}: preprocessor_config.json", expected="how pictures are scaled and normalised",
+                f"{self.settings.path}: preprocessor_config.json", expected="how pictures are scaled and normalised",
                 got="no such file", remedy="download the checkpoint again, whole",
             )  # fmt: skip
-        super().__init__(checkpoint, settings, prompt, regions)
         self.register_buffer("mean", torch.tensor(checkpoint.image_mean)[:, None, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(checkpoint.image_std)[:, None, None, None], persistent=False)
 

@@ -14,7 +14,6 @@ from mmembed.counters import count
 from mmembed.models.backbones.llava.preprocess import LlavaPreprocessor, OneVisionPreprocessor
 from mmembed.models.backbones.llava.released import INSTRUCTCIR, LlavaFamily
 from mmembed.models.backbones.llava.scratch import SCRATCH
-from mmembed.models.checkpoint import Checkpoint
 from mmembed.models.language import VisionLanguageBackbone
 from mmembed.models.region_encoders import RegionEncoder
 from mmembed.models.sequence import Batch, Features
@@ -44,11 +43,10 @@ class LlavaBackbone(VisionLanguageBackbone):
     settings: Llava
     preprocessor: LlavaPreprocessor
 
-    def __init__(
-        self, checkpoint: Checkpoint, settings: Llava, prompt: PromptStyle, regions: RegionEncoder | None = None
-    ) -> None:
-        super().__init__(checkpoint, settings, prompt, regions)
-        self.unused = _unused(checkpoint.model.config)
+    def settle(self) -> None:
+        """See :meth:`LanguageBackbone.settle`."""
+        super().settle()
+        self.unused = _unused(self.model.config)
 
     def make_preprocessor(self, prompt: PromptStyle, regions: RegionEncoder | None) -> LlavaPreprocessor:
         """See :meth:`LanguageBackbone.make_preprocessor`."""

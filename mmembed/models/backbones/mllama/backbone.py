@@ -19,7 +19,6 @@ from mmembed.counters import count
 from mmembed.models.backbones.mllama.cross import cross_attention
 from mmembed.models.backbones.mllama.preprocess import MllamaPreprocessor
 from mmembed.models.backbones.mllama.scratch import SCRATCH
-from mmembed.models.checkpoint import Checkpoint
 from mmembed.models.families import Family
 from mmembed.models.language import VisionLanguageBackbone
 from mmembed.models.policies import additive
@@ -47,11 +46,10 @@ class MllamaBackbone(VisionLanguageBackbone):
     settings: Mllama
     preprocessor: MllamaPreprocessor
 
-    def __init__(
-        self, checkpoint: Checkpoint, settings: Mllama, prompt: PromptStyle, regions: RegionEncoder | None = None
-    ) -> None:
-        super().__init__(checkpoint, settings, prompt, regions)
-        if settings.gradient_checkpointing:
+    def settle(self) -> None:
+        """See :meth:`LanguageBackbone.settle`."""
+        super().settle()
+        if self.settings.gradient_checkpointing:
             tower = self.model.vision_model
             for layer in (*tower.transformer.layers, *tower.global_transformer.layers):
                 # the library's switch does not reach them

@@ -13,7 +13,6 @@ from mmembed.models.backbones.phi3_v.model import TOWER
 from mmembed.models.backbones.phi3_v.pixels import whole_view
 from mmembed.models.backbones.phi3_v.preprocess import Phi3VPreprocessor
 from mmembed.models.backbones.phi3_v.scratch import SCRATCH
-from mmembed.models.checkpoint import Checkpoint
 from mmembed.models.families import Family
 from mmembed.models.hub import Where, find_file
 from mmembed.models.language import VisionLanguageBackbone
@@ -60,12 +59,11 @@ class Phi3VBackbone(VisionLanguageBackbone):
     settings: Phi3V
     preprocessor: Phi3VPreprocessor
 
-    def __init__(
-        self, checkpoint: Checkpoint, settings: Phi3V, prompt: PromptStyle, regions: RegionEncoder | None = None
-    ) -> None:
-        vision = checkpoint.model.config.vision_config
+    def settle(self) -> None:
+        """See :meth:`LanguageBackbone.settle`."""
+        super().settle()
+        vision = self.model.config.vision_config
         _check_tiles(vision)
-        super().__init__(checkpoint, settings, prompt, regions)
         last = f"encoder.layers.{vision.num_hidden_layers - 1}."
         self.unused = tuple(f"{TOWER}.img_processor.{name}" for name in (last, "post_layernorm."))
 

@@ -12,7 +12,6 @@ from mmembed.counters import count
 from mmembed.models.attention import SEGMENTS
 from mmembed.models.backbones.qwen_vl.preprocess import Geometry, QwenVLPreprocessor
 from mmembed.models.backbones.qwen_vl.scratch import SCRATCH
-from mmembed.models.checkpoint import Checkpoint
 from mmembed.models.families import Family
 from mmembed.models.language import VisionLanguageBackbone
 from mmembed.models.region_encoders import RegionEncoder
@@ -38,11 +37,10 @@ class QwenVLBackbone(VisionLanguageBackbone):
     settings: QwenVL
     preprocessor: QwenVLPreprocessor
 
-    def __init__(
-        self, checkpoint: Checkpoint, settings: QwenVL, prompt: PromptStyle, regions: RegionEncoder | None = None
-    ) -> None:
-        super().__init__(checkpoint, settings, prompt, regions)
-        if settings.attention == "sdpa":
+    def settle(self) -> None:
+        """See :meth:`LanguageBackbone.settle`."""
+        super().settle()
+        if self.settings.attention == "sdpa":
             self.model.visual.config._attn_implementation = SEGMENTS
 
     def make_preprocessor(self, prompt: PromptStyle, regions: RegionEncoder | None) -> QwenVLPreprocessor:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from mmembed.errors import InputError
 from mmembed.models.backbones.text.preprocess import TextPreprocessor
 from mmembed.models.backbones.text.scratch import DECODER, DECODERS, ENCODER, ENCODERS
-from mmembed.models.checkpoint import Checkpoint
 from mmembed.models.families import Family
 from mmembed.models.language import LanguageBackbone
 from mmembed.models.region_encoders import RegionEncoder
@@ -51,11 +50,11 @@ class TextBackbone(LanguageBackbone):
     settings: TextModel
     preprocessor: TextPreprocessor
 
-    def __init__(
-        self, checkpoint: Checkpoint, settings: TextModel, prompt: PromptStyle, regions: RegionEncoder | None = None
-    ) -> None:
-        config = checkpoint.model.config
-        super().__init__(checkpoint, _settled(settings, config, checkpoint.tokenizer), prompt, regions)
+    def settle(self) -> None:
+        """See :meth:`LanguageBackbone.settle`."""
+        super().settle()
+        config = self.model.config
+        self.settings = _settled(self.settings, config, self.checkpoint.tokenizer)
         self.is_encoder = _is_encoder(config)
         self.head = "" if self.is_encoder else "model."
         self.first_position = _first_position(config)
