@@ -30,12 +30,20 @@ class Part:
 jsonargparse.set_parsing_settings(subclasses_enabled=[Part], docstring_parse_attribute_docstrings=True)
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a repeated key and reads ``5e-5`` as a number, as YAML 1.2 does."""
+    """SafeLoader that refuses a repeated key and reads ``5e-5`` as a number, as YAML 1.2 does.
+
+    Rows that are alike take the fields of another by ``<<: *anchor``; what stands beside it goes before.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == _MERGE:
+                continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise InputError(
@@ -86,7 +94,11 @@ def load_named(path: Path | str, key: str, row: str) -> dict[str, dict[str, Any]
     Raises:
         InputError: another key, no row, or a row that is no mapping of fields or says its name again: file and row.
     """
-    content = load_yaml(path)
+    return check_named(path, load_yaml(path), key, row)
+
+
+def check_named(path: Path | str, content: Any, key: str, row: str) -> dict[str, dict[str, Any]]:
+    """The rows of a file that was read; see :func:`load_named`."""
     rows = content.get(key) if isinstance(content, Mapping) and set(content) == {key} else None
     if not isinstance(rows, Mapping) or not rows:
         got = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__

@@ -31,7 +31,12 @@ _PART = pa.struct(
         ("regions", pa.list_(_REGION)),
     ]
 )
-_ITEM_FIELDS = [("instruction", pa.string()), ("verbatim", pa.bool_()), ("content", pa.list_(_PART))]
+_ITEM_FIELDS = [
+    ("instruction", pa.string()),
+    ("layout", pa.string()),
+    ("verbatim", pa.bool_()),
+    ("content", pa.list_(_PART)),
+]
 _ITEM = pa.struct(_ITEM_FIELDS)
 _NEGATIVE = pa.struct([("item", _ITEM), ("miner", pa.string()), ("rank", pa.int64()), ("score", pa.float64())])
 

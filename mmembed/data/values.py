@@ -59,7 +59,7 @@ def value_of(item: Item, root: MediaRoot, field: str, *, full: bool = False) -> 
         item: what to write.
         root: where its media are.
         field: names the value in errors.
-        full: always instruction, verbatim and content, not the shortest form.
+        full: always instruction, layout, verbatim and content, not the shortest form.
 
     Raises:
         InputError: an open picture, or a path outside the root.
@@ -69,8 +69,14 @@ def value_of(item: Item, root: MediaRoot, field: str, *, full: bool = False) -> 
     except InputError as error:
         raise error.within(field) from None
     if full:
-        return {"instruction": item.instruction, "verbatim": item.verbatim, "content": parts}
-    instruction = {} if item.instruction is None else {"instruction": item.instruction}
+        return {
+            "instruction": item.instruction,
+            "layout": item.layout,
+            "verbatim": item.verbatim,
+            "content": parts,
+        }
+    told = {"instruction": item.instruction, "layout": item.layout}
+    instruction = {name: words for name, words in told.items() if words is not None}
     if item.verbatim:
         return instruction | {"content": parts}
     if not _is_short(item):
@@ -108,8 +114,9 @@ def _with_media(plain: Mapping[str, Any], root: MediaRoot) -> dict[str, Any]:
     if plain.get("content") is not None:
         parts = _list(plain["content"], "item.content")
         known["content"] = [part if isinstance(part, str) else _with_media(_mapping(part), root) for part in parts]
-    if plain.get("instruction") is not None:
-        known["instruction"] = _string(plain["instruction"], "item.instruction")
+    for name in ("instruction", "layout"):
+        if plain.get(name) is not None:
+            known[name] = _string(plain[name], f"item.{name}")
     return known
 
 

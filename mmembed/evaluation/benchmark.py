@@ -1,14 +1,15 @@
 """Benchmark: named tasks, each a row of YAML that says what is ranked and how it is scored."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mmembed.errors import InputError, nearest
 from mmembed.evaluation.metrics import metric_and_k
-from mmembed.settings import load_named, read_settings
+from mmembed.items import pieces_of
+from mmembed.settings import check_named, load_yaml, read_settings
 
 Candidates = Literal["shared", "local"]
 Ties = Literal["index", "pessimistic"]
@@ -31,6 +32,28 @@ class Passing:
 
 
 @dataclass(frozen=True)
+class Wording:
+    """Another wording of a task's prompts, in place of the row's."""
+
+    query_instruction: str | None = None
+    """Instruction of every query; empty takes it away, null leaves what the data says."""
+    target_instruction: str | None = None
+    """The same for targets."""
+    query_layout: str | None = None
+    """How a raw prompt writes a query, see :mod:`mmembed.items.layout`; null joins its parts by separators."""
+    target_layout: str | None = None
+    """The same for targets."""
+
+    def __post_init__(self) -> None:
+        for name in ("query_layout", "target_layout"):
+            if (layout := getattr(self, name)) is not None:
+                try:
+                    pieces_of(layout)
+                except InputError as error:
+                    raise error.within(name) from None
+
+
+@dataclass(frozen=True)
 class Task:
     """One row of a benchmark."""
 
@@ -43,6 +66,10 @@ class Task:
     query_instruction: str | None = None
     """Instruction of every query in place of its own; empty takes it away, null leaves what the data says."""
     target_instruction: str | None = None
+    """The same for targets."""
+    query_layout: str | None = None
+    """How a raw prompt writes a query, see :mod:`mmembed.items.layout`; null joins its parts by separators."""
+    target_layout: str | None = None
     """The same for targets."""
     candidates: Candidates = "shared"
     """Whether a query ranks the whole corpus or only candidates of its own."""
@@ -58,6 +85,12 @@ class Task:
     """Kind of group: the score is the mean over the groups of this kind, not over queries."""
     prompts: str = "1"
     """Version of the row's prompts; scores of different versions are not compared."""
+    wordings: dict[str, Wording] = field(default_factory=dict)
+    """Other versions of the prompts, by name."""
+    modality: str = ""
+    """What the row is counted with in a mean over a modality, e.g. ``image``; empty is none."""
+    category: str = ""
+    """What it is counted with in a mean within the modality, e.g. ``I-CLS``; empty is none."""
     revision: str | None = None
     """Fingerprint the data must have; null takes them as they are, and the scores name what they were."""
     ndcg_fault_seed: int | None = None
@@ -76,13 +109,31 @@ class Task:
             raise InputError(
                 "data", expected="a folder inside the data root", got=f"'{self.data}'", remedy="use --data-root"
             )
-        for field in ("blind", "blind_targets"):
-            for name in getattr(self, field):
+        for blinds in ("blind", "blind_targets"):
+            for name in getattr(self, blinds):
                 if name not in BLIND_NAMES:
                     raise InputError(
-                        field, expected="ways to blind", got=f"'{name}'", remedy=nearest(name, BLIND_NAMES)
+                        blinds, expected="ways to blind", got=f"'{name}'", remedy=nearest(name, BLIND_NAMES)
                     )
         metric_and_k(self.metric)
+        if self.prompts in self.wordings:
+            got = f"'{self.prompts}', which is the row's own"
+            raise InputError("wordings", expected="other versions than prompts", got=got, remedy="rename one of them")
+        _ = self.wording  # which refuses layouts that cannot be read
+
+    @property
+    def wording(self) -> Wording:
+        """The prompts in force."""
+        return Wording(self.query_instruction, self.target_instruction, self.query_layout, self.target_layout)
+
+    def worded(self, version: str) -> "Task":
+        """The task under another version of its prompts, where it has one; else as it is."""
+        if version not in self.wordings:
+            return self
+        others = {name: wording for name, wording in self.wordings.items() if name != version}
+        return replace(
+            self, prompts=version, wordings=others | {self.prompts: self.wording}, **vars(self.wordings[version])
+        )
 
 
 @dataclass(frozen=True)
@@ -107,14 +158,72 @@ class Benchmark:
                 )
         return Benchmark(self.name, {name: task for name, task in self.tasks.items() if name in names})
 
+    def of_modality(self, modality: str) -> "Benchmark":
+        """The benchmark of the tasks of a modality.
+
+        Raises:
+            InputError: no task is of it.
+        """
+        return self.only(self._having("modality", modality, {task.modality for task in self.tasks.values()}))
+
+    def worded(self, version: str) -> "Benchmark":
+        """The benchmark under another version of the prompts, for the tasks that have it.
+
+        Raises:
+            InputError: no task has it.
+        """
+        known = {name for task in self.tasks.values() for name in (task.prompts, *task.wordings)}
+        if version not in known:
+            raise InputError(
+                "prompts", expected=f"a version of the prompts of {self.name}", got=f"'{version}'",
+                remedy=nearest(version, known),
+            )  # fmt: skip
+        return Benchmark(self.name, {name: task.worded(version) for name, task in self.tasks.items()})
+
+    def _having(self, field_name: str, value: str, known: Collection[str]) -> list[str]:
+        found = [name for name, task in self.tasks.items() if getattr(task, field_name) == value]
+        if not value or not found:
+            raise InputError(
+                field_name, expected=f"a {field_name} of {self.name}", got=f"'{value}'",
+                remedy=nearest(value, [name for name in known if name] or ["none of its rows has one"]),
+            )  # fmt: skip
+        return found
+
 
 def read_benchmark(path: Path | str) -> Benchmark:
     """Read a benchmark: a YAML file with ``tasks``, a mapping of task name to the fields of :class:`Task`.
 
+    ``include: [name, ...]`` beside them takes the tasks of other files of the folder first.
+
     Raises:
-        InputError: broken YAML, a repeated key, an unknown field (the nearest one is named) or an unusable value: file,
-            task and field.
+        InputError: broken YAML, a repeated key or task, an unknown field (the nearest one is named) or an unusable
+            value: file, task and field.
     """
-    rows = load_named(path, "tasks", "task")
-    tasks = {name: read_settings(Task, row, where=f"{path}: tasks.{name}") for name, row in rows.items()}
+    content = load_yaml(path)
+    tasks: dict[str, Task] = {}
+    for name in _included(path, content):
+        _add(tasks, read_benchmark(Path(path).with_name(f"{name}.yaml")).tasks, path)
+    rows = {key: value for key, value in content.items() if key != "include"} if tasks else content
+    own = check_named(path, rows, "tasks", "task")
+    _add(tasks, {name: read_settings(Task, row, where=f"{path}: tasks.{name}") for name, row in own.items()}, path)
     return Benchmark(Path(path).stem, tasks)
+
+
+def _included(path: Path | str, content: Any) -> list[str]:
+    names = content.get("include", []) if isinstance(content, Mapping) else []
+    wrong = not isinstance(names, list) or not all(isinstance(name, str) and name != Path(path).stem for name in names)
+    if wrong or ("include" in content and not names):
+        raise InputError(
+            f"{path}: include", expected="a list of names of other files beside it", got=repr(names),
+            remedy="write [mmeb], without .yaml",
+        )  # fmt: skip
+    return names
+
+
+def _add(tasks: dict[str, Task], more: Mapping[str, Task], path: Path | str) -> None:
+    if again := sorted(tasks.keys() & more.keys()):
+        raise InputError(
+            f"{path}: tasks.{again[0]}", expected="each task once", got="the task of an included file again",
+            remedy="rename it, or leave it out",
+        )  # fmt: skip
+    tasks.update(more)

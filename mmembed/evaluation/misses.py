@@ -10,7 +10,7 @@ from rich.table import Table
 from mmembed.evaluation.benchmark import Task
 from mmembed.evaluation.crew import key_of
 from mmembed.evaluation.retrieval_set import RetrievalSet
-from mmembed.evaluation.vectors import instructed
+from mmembed.evaluation.vectors import asked
 from mmembed.index.embedding_cache import Key, Space, differences
 from mmembed.items import Item
 from mmembed.models.settings import Side
@@ -32,8 +32,8 @@ def explain_task(
         others: every other space of the cache.
     """
     sides: dict[Side, dict[str, Item]] = {
-        "query": instructed(retrieval_set.queries, task.query_instruction),
-        "target": instructed(retrieval_set.corpus, task.target_instruction),
+        "query": asked(task, "query", retrieval_set.queries),
+        "target": asked(task, "target", retrieval_set.corpus),
     }
     return {
         side: Counter(_reasons({key_of(item, side) for item in items.values()}, space, others))

@@ -18,7 +18,7 @@ VERSION = 1
 ID_DIGITS = 12
 OF_TASK = (
     *("metric", "ks", "macro", "candidates", "ties", "ndcg_fault_seed"),
-    *("query_instruction", "target_instruction", "prompts"),
+    *("query_instruction", "target_instruction", "query_layout", "target_layout", "prompts"),
 )
 FIELDS = (*OF_TASK, "revision", "groups", "labels", "sample", "version")
 """What a protocol says: of the row, of the data that were found, and of this package."""

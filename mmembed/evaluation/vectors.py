@@ -42,43 +42,53 @@ def embed_task(task: Task, retrieval_set: RetrievalSet, crew: Crew, media: Media
     Raises:
         InputError: a blinding that changes nothing, or an item that cannot be embedded.
     """
-    targets, *blind_targets = _embed(
-        task, "target", retrieval_set.corpus, task.target_instruction, task.blind_targets, crew, media
-    )
-    queries, *blind_queries = _embed(
-        task, "query", retrieval_set.queries, task.query_instruction, task.blind, crew, media
-    )
+    targets, *blind_targets = _embed(task, "target", retrieval_set.corpus, task.blind_targets, crew, media)
+    queries, *blind_queries = _embed(task, "query", retrieval_set.queries, task.blind, crew, media)
     blinded = {name: (vectors, targets) for name, vectors in zip(task.blind, blind_queries, strict=True)}
     for name, vectors in zip(task.blind_targets, blind_targets, strict=True):
         blinded[f"{OF_TARGETS}{name}"] = (queries, vectors)
     return TaskVectors(queries, targets, blinded)
 
 
-def instructed(items: Mapping[str, Item], instruction: str | None) -> dict[str, Item]:
-    """The items under the row's instruction: None leaves their own, an empty one takes it away."""
-    if instruction is None:
+def asked(task: Task, side: Side, items: Mapping[str, Item]) -> dict[str, Item]:
+    """The items of a side under the row's prompts.
+
+    An instruction of None leaves their own, an empty one takes it away; a layout of None leaves their own.
+
+    Raises:
+        InputError: a layout that would lose something that an item has; task and item are named.
+    """
+    instruction, layout = getattr(task, f"{side}_instruction"), getattr(task, f"{side}_layout")
+    changes: dict[str, str | None] = {} if instruction is None else {"instruction": instruction or None}
+    changes |= {} if layout is None else {"layout": layout}
+    if not changes:
         return dict(items)
-    return {name: replace(item, instruction=instruction or None) for name, item in items.items()}
+    found = {}
+    for name, item in items.items():
+        try:
+            found[name] = replace(item, **changes)  # type: ignore[arg-type]  # names of fields, with their types
+        except InputError as error:
+            raise error.within(f"{task.name}: {side} {name}") from None
+    return found
 
 
 def _embed(
     task: Task,
     side: Side,
     items: Mapping[str, Item],
-    instruction: str | None,
     blinds: Sequence[str],
     crew: Crew,
     media: MediaSettings,
 ) -> list[Tensor]:
     """Vectors of one side: as it is, then under each blinding."""
-    asked = instructed(items, instruction)
+    worded = asked(task, side, items)
     field = "blind" if side == "query" else "blind_targets"
-    named = ((f"{side} {item_id}", item) for item_id, item in asked.items())
-    blinded = (_blinded(name, asked, side, media, f"{task.name}.{field}") for name in blinds)
+    named = ((f"{side} {item_id}", item) for item_id, item in worded.items())
+    blinded = (_blinded(name, worded, side, media, f"{task.name}.{field}") for name in blinds)
     label = f"{task.name}: {'queries' if side == 'query' else 'targets'}"
-    total = len(asked) * (1 + len(blinds))
+    total = len(worded) * (1 + len(blinds))
     vectors = encode_set(chain(named, *blinded), crew, side=side, label=label, total=total)
-    return list(torch.split(vectors, len(asked)))
+    return list(torch.split(vectors, len(worded)))
 
 
 def _blinded(

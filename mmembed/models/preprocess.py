@@ -153,7 +153,9 @@ class LanguagePreprocessor(MediaPreprocessor):
         prepared = self.prepare_all(whole.media)
         told = self._region_words(item, prepared)
         words = [p.words for p in prepared]
-        segments = render(whole, self.prompt, words, self._apply_template, told, self.words.values())
+        segments = render(
+            whole, self.prompt, words, self._apply_template, told, self.words.values(), self.image_word
+        )  # fmt: skip
         ids, kinds, runs = self._cut(*self._place(segments, prepared))
         return Row(
             ids=torch.tensor(ids, dtype=torch.long),
@@ -162,6 +164,11 @@ class LanguagePreprocessor(MediaPreprocessor):
             media=tuple(p.medium for p in prepared),
             side=side,
         )
+
+    @property
+    def image_word(self) -> str:
+        """The words of a picture, where a layout writes them without one."""
+        return next(iter(self.words.values()), "")
 
     def filler(self) -> Item:
         """A small item for which every part of the model runs: a picture."""

@@ -1,9 +1,9 @@
 """The one renderer: an Item becomes segments of a prompt, each knowing what it is.
 
 The rows give the words, the prompt style gives order and template, the backbone gives the words that stand for a
-medium. Raw style: VLM2Vec's ``process_input_text``. Chat style: the checkpoint's own template, rendered around
-placeholders that no user text passes through, so that a medium or an instruction is found by where it stands and never
-by what it looks like.
+medium. Raw style: VLM2Vec's ``process_input_text``, or the item's own layout. Chat style: the checkpoint's own
+template, rendered around placeholders that no user text passes through, so that a medium or an instruction is found by
+where it stands and never by what it looks like.
 """
 
 import re
@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import Any
 
 from mmembed.errors import InputError
-from mmembed.items import Item, Part, Video
+from mmembed.items import Item, Part, Video, pieces_of
 from mmembed.models.settings import ChatPrompt, PromptStyle, RawPrompt
 
 # private-use characters, which no tokenizer's template contains; user text never passes through the template
@@ -50,6 +50,7 @@ def render(
     apply_template: ApplyTemplate | None = None,
     region_words: Sequence[str] = (),
     placeholders: Collection[str] = ("<|image_pad|>", "<|video_pad|>"),
+    image_word: str = "",
 ) -> list[Segment]:
     """Write an Item in a style.
 
@@ -60,13 +61,14 @@ def render(
         apply_template: the tokenizer's chat template: messages and whether to open the assistant's turn -> text.
         region_words: for each medium, in order, words that point into it and stand right behind it; empty for none.
         placeholders: the tokens that the template writes where a medium stands.
+        image_word: the text of a raw prompt where a layout has the word for a picture that the item has not.
 
     Returns:
         Segments whose texts, joined, are the prompt.
     """
     region_words = region_words or [""] * len(medium_words)
     if isinstance(style, RawPrompt):
-        segments = _raw(item, style, medium_words, region_words)
+        segments = _raw(item, style, medium_words, region_words, image_word)
     elif isinstance(style, ChatPrompt):
         if apply_template is None:
             raise ValueError("the chat style needs the tokenizer's template")
@@ -95,8 +97,12 @@ def _parts(item: Item, medium_words: Sequence[str], region_words: Sequence[str])
     return segments
 
 
-def _raw(item: Item, style: RawPrompt, medium_words: Sequence[str], region_words: Sequence[str]) -> list[Segment]:
+def _raw(
+    item: Item, style: RawPrompt, medium_words: Sequence[str], region_words: Sequence[str], image_word: str
+) -> list[Segment]:
     parts = _parts(item, medium_words, region_words)
+    if item.layout is not None:
+        return _laid_out(item.layout, parts, item.instruction or "", Segment(image_word, Kind.TEXT))
     instruction = [] if item.instruction is None else [Segment(item.instruction, Kind.INSTRUCTION)]
     separator = Segment(style.separator, Kind.TEMPLATE)
     if item.verbatim:
@@ -107,6 +113,22 @@ def _raw(item: Item, style: RawPrompt, medium_words: Sequence[str], region_words
     # an empty instruction still brings its separator: the published strings have it
     pieces = [*media, *instruction, *texts]
     return [piece for i, p in enumerate(pieces) for piece in ((separator, p) if i else (p,))]
+
+
+def _laid_out(layout: str, parts: Sequence[Segment], instruction: str, image_word: Segment) -> list[Segment]:
+    """The item in its layout. An empty text takes a space before it along, as in the published strings."""
+    filled = {
+        "media": [part for part in parts if part.kind is not Kind.TEXT],
+        "instruction": [Segment(instruction, Kind.INSTRUCTION)],
+        "text": [part for part in parts if part.kind is Kind.TEXT and part.text],
+        "image_token": [image_word],
+        "": [],
+    }
+    segments = []
+    for words, slot in pieces_of(layout):
+        before = words.removesuffix(" ") if slot == "text" and not filled[slot] else words
+        segments += [Segment(before, Kind.TEMPLATE), *filled[slot]]
+    return segments
 
 
 class _Chat:

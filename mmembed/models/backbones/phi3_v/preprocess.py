@@ -33,6 +33,7 @@ class Phi3VPreprocessor(LanguagePreprocessor):
 
     settings: Phi3V
     takes_video = False
+    image_word = "<|image_1|>"  # without a picture the published processor reads these words as any others
     pixel_settings = ("num_crops", "resize", "media")
     smaller = "lower num_crops"
 

@@ -1,0 +1,107 @@
+"""Converters: the rows of a publisher become pairs, or a retrieval set.
+
+A converter is a function of the rows, the set's settings and its media. It says nothing about where rows come from, nor
+where what it makes goes; data_prep/prepare.py does. A row that names a medium which is not there raises
+:class:`mmembed.errors.InputError`, and is put aside by the caller.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from data_prep.source import SourceSet
+from mmembed.errors import InputError
+from mmembed.items import Item, Pair
+
+Record: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Media:
+    """Where the media of a set lie.
+
+    Args:
+        folder: below it the rows' paths; what is written names media relative to the folder above it.
+        made: folder for pictures and frames that a converter writes, below ``folder``.
+        roots: folders below ``folder`` in which a path is looked for, in this order.
+    """
+
+    folder: Path
+    made: Path
+    roots: tuple[str, ...] = ("",)
+
+    def find(self, name: str, where: str) -> Path:
+        """The medium of a path in a row.
+
+        Raises:
+            InputError: the path leaves the folder, or nothing is there.
+        """
+        for root in self.roots:
+            path = (self.folder / root / name).absolute()
+            if ".." in Path(name).parts or Path(name).is_absolute():
+                raise InputError(where, expected="a path below the media", got=f"'{name}'", remedy="mend the row")
+            if path.exists():
+                return path
+        remedy = "download the media again, or unpack their archive"
+        raise InputError(
+            where, expected="a file or folder of frames", got=f"no '{name}' in {self.folder}", remedy=remedy
+        )
+
+
+@dataclass
+class Ranked:
+    """A retrieval set in the making: the first of several targets of one name stays, as in the published evaluation.
+
+    Args:
+        corpus: targets by their names.
+        whole: every query ranks the whole corpus; else candidates of its own.
+        queries: queries by their names, which are unique.
+        relevance: grades of each query's relevant targets.
+        candidates: what each query ranks, in order, where it ranks its own.
+        notes: what is odd about the data, in words, and how often; the manifest tells it.
+    """
+
+    whole: bool = False
+    queries: dict[str, Item] = field(default_factory=dict)
+    corpus: dict[str, Item] = field(default_factory=dict)
+    relevance: dict[str, dict[str, float]] = field(default_factory=dict)
+    candidates: dict[str, list[str]] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
+
+    def target(self, name: str, make: Callable[[], Item]) -> str:
+        """Add a target unless one of that name is there; ``make`` is asked only then."""
+        if name not in self.corpus:
+            self.corpus[name] = make()
+        return name
+
+    def query(self, name: str, item: Item, relevant: Mapping[str, float], candidates: Iterable[str] = ()) -> None:
+        """Add a query, the grades of its relevant targets and, where it ranks its own, its candidates in order."""
+        self.queries[name] = item
+        self.relevance[name] = dict(relevant)
+        if not self.whole:
+            self.candidates[name] = list(dict.fromkeys(candidates))
+
+
+ToPairs: TypeAlias = Callable[[Iterator[Record], SourceSet, Media], Iterator[Pair | InputError]]
+"""Rows to pairs, in order; a row that cannot be used comes out as the error that says why."""
+ToRanked: TypeAlias = Callable[[Mapping[str, Iterator[Record]], SourceSet, Media], Ranked]
+"""Rows of each part to a retrieval set, whole: the parts are named by the converter's ``parts``."""
+
+
+@dataclass(frozen=True)
+class Converter:
+    """What a set's rows become.
+
+    Args:
+        pairs: makes a table of pairs; or
+        ranked: makes a retrieval set.
+        parts: configurations of the repository that are read beside each other (``queries``, ``qrels``, ``corpus``);
+            empty reads the set's own alone, under the name ``rows``.
+        columns: columns that the rows of each part must have; the set's own ``columns`` go before, for ``rows``.
+    """
+
+    pairs: ToPairs | None = None
+    ranked: ToRanked | None = None
+    parts: tuple[str, ...] = ()
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

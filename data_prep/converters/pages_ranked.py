@@ -1,0 +1,5 @@
+"""To be written."""
+
+from data_prep.converters import Converter
+
+CONVERTERS: dict[str, Converter] = {}

@@ -1,0 +1,26 @@
+"""Every converter by its name, as sources name it."""
+
+from data_prep.converters import Converter, clips, clips_ranked, image_pairs, image_ranked, pages, pages_ranked
+from data_prep.source import SourceSet
+from mmembed.errors import InputError, nearest
+
+CONVERTERS: dict[str, Converter] = {
+    **image_pairs.CONVERTERS,
+    **image_ranked.CONVERTERS,
+    **pages.CONVERTERS,
+    **pages_ranked.CONVERTERS,
+    **clips.CONVERTERS,
+    **clips_ranked.CONVERTERS,
+}
+
+
+def converter_of(row: SourceSet) -> Converter:
+    """The converter of a set.
+
+    Raises:
+        InputError: the set names none that there is.
+    """
+    if row.converter not in CONVERTERS:
+        remedy = nearest(row.converter, CONVERTERS)
+        raise InputError(f"{row.name}.converter", expected="a converter", got=f"'{row.converter}'", remedy=remedy)
+    return CONVERTERS[row.converter]
