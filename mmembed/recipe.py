@@ -22,6 +22,7 @@ from mmembed.training.run_folder import RunFolder, held
 from mmembed.training.settings import Checkpoints, Stage
 
 if TYPE_CHECKING:
+    from mmembed.models.backbone import Preprocessor
     from mmembed.models.embedder import Embedder
     from mmembed.processes import Processes
 
@@ -140,6 +141,18 @@ def make_embedder(recipe: Recipe, data_root: Path) -> "Embedder":
         torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     return Embedder(recipe.embedder, texts=_texts(recipe, data_root))
+
+
+def make_preprocessor(recipe: Recipe, data_root: Path) -> "Preprocessor":
+    """The preprocessor of :func:`make_embedder`; of a model with a language model no weight is loaded for it."""
+    from mmembed.models.settings import LanguageSettings
+
+    settings = recipe.embedder
+    regions = None if settings.regions is None else settings.regions.build()
+    without = {"weights": False} if isinstance(settings.backbone, LanguageSettings) else {}
+    texts = _texts(recipe, data_root) if getattr(settings.backbone, "scratch", None) is not None else None
+    backbone = settings.backbone.build(prompt=settings.prompt, texts=texts, regions=regions, **without)
+    return backbone.preprocessor
 
 
 def _train(recipe: Recipe, folder: RunFolder, data_root: Path, processes: "Processes") -> "Embedder":

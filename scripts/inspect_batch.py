@@ -17,7 +17,7 @@ from mmembed.commands import add_data_root  # noqa: E402
 from mmembed.data.sampler import Sampler  # noqa: E402
 from mmembed.errors import InputError, nearest  # noqa: E402
 from mmembed.models.prompts import Kind  # noqa: E402
-from mmembed.recipe import Recipe, make_embedder, read_recipe  # noqa: E402
+from mmembed.recipe import Recipe, make_preprocessor  # noqa: E402
 from mmembed.training.batches import PairPreparer  # noqa: E402
 from mmembed.training.inspection import (  # noqa: E402
     ChunkView,
@@ -29,7 +29,8 @@ from mmembed.training.inspection import (  # noqa: E402
     view_chunks,
     view_pairs,
 )
-from scripts.train import find_config  # noqa: E402
+from scripts.miniature import check_data  # noqa: E402
+from scripts.train import chosen_recipe  # noqa: E402
 
 EXAMPLE = "example: python scripts/inspect_batch.py --config demo.yaml --stage pairs --step 100 --rows 4 --steps 50"
 WIDTH = 100
@@ -98,14 +99,15 @@ def inspect(options: argparse.Namespace, overrides: Sequence[str], console: Cons
     # takes seconds, which --help and a wrong option need not wait for
     from mmembed.training.stage_data import open_training
 
-    recipe = read_recipe(find_config(options.config), overrides)
+    recipe, data_root = chosen_recipe(options, overrides)
+    check_data(recipe, data_root)
     name = stage_name(recipe, options.stage)
     stage = recipe.stages[name]
     if not 0 <= options.step < stage.steps:
         expected = f"0 to {stage.steps - 1} in stage '{name}'"
         raise InputError("--step", expected=expected, got=options.step, remedy="steps are counted from 0")
-    mixture = open_training(name, stage, seed=recipe.seed, data_root=options.data_root)
-    preprocessor = make_embedder(recipe, options.data_root).backbone.preprocessor
+    mixture = open_training(name, stage, seed=recipe.seed, data_root=data_root)
+    preprocessor = make_preprocessor(recipe, data_root)
     batch = PairPreparer(preprocessor, stage.chunks, list(stage.mixture))(options.step, mixture.pairs(options.step))
     pairs = view_pairs(batch, preprocessor.tokenizer, stage.objective.build(stage.rules).excluded(batch.candidates))
     chunks = view_chunks(batch)
@@ -128,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--step", type=int, default=0, metavar="N", help="which step, from 0 (default: 0)")
     parser.add_argument("--rows", type=int, default=8, metavar="N", help="pairs to show (default: 8)")
     parser.add_argument("--steps", type=int, default=0, metavar="M", help="count the sources over M steps from there")
+    parser.add_argument("--miniature", action="store_true", help="the recipe made small, as scripts/train.py makes it")
     add_data_root(parser)
     options, overrides = parser.parse_known_args(argv)
     try:

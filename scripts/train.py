@@ -5,10 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from mmembed.commands import add_data_root, is_first_process
 from mmembed.errors import DivergenceError, InputError, StoppedError, nearest
 from mmembed.recipe import Recipe, read_recipe, run_recipe
 from mmembed.settings import dump_yaml, make_parser
+from scripts.miniature import check_data, miniature, prepare_data
 
 # what a shell reports for a process that SIGTERM ended
 TOLD_TO_STOP = 143
@@ -17,6 +20,7 @@ EXAMPLES = """examples:
   python scripts/train.py --config demo.yaml
   python scripts/train.py --config demo.yaml --stages.pairs.optim.lr 5e-4 --output runs/slower
   python scripts/train.py --config demo.yaml --print_config
+  python scripts/train.py --config vlm2vec_v2.yaml --miniature
   torchrun --nproc-per-node 8 scripts/train.py --config demo.yaml
 
 A run that was stopped, however it was, goes on when the same command is given again.
@@ -36,6 +40,21 @@ def find_config(name: str) -> Path:
     )
 
 
+def chosen_recipe(options: argparse.Namespace, overrides: Sequence[str]) -> tuple[Recipe, Path]:
+    """The recipe that the options name, and the folder of its data.
+
+    With ``--miniature`` it is made small, and so are its data, unless only the settings are asked for.
+    """
+    path, data_root = find_config(options.config), options.data_root
+    if not options.miniature:
+        return read_recipe(path, overrides), data_root
+    whole, data_root = read_recipe(path), data_root / "miniature"
+    small = miniature(whole, data_root, overrides)
+    if not getattr(options, "print_config", False):
+        prepare_data(small, whole, data_root)
+    return small, data_root
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 is success, 1 a run that diverged, 2 something in the input, 143 a run told to stop."""
     parser = argparse.ArgumentParser(
@@ -51,6 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="go on where the run stopped (auto, the default), begin it again, or go back to a checkpoint of it",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace another run that stands in the folder")
+    parser.add_argument(
+        "--miniature", action="store_true",
+        help="try the recipe small: random weights of its architecture, drawn miniatures of its data, two steps",
+    )  # fmt: skip
     parser.add_argument("--print_config", action="store_true", help="print the resolved recipe and stop")
     parser.add_argument("--settings-help", action="store_true", help="list every setting of a recipe and stop")
     options, overrides = parser.parse_known_args(argv)
@@ -60,14 +83,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.config is None:
         parser.error("--config is needed, for example --config demo.yaml")
     try:
-        recipe = read_recipe(find_config(options.config), overrides)
+        recipe, data_root = chosen_recipe(options, overrides)
         if options.print_config:
             print(dump_yaml(recipe), end="")
             return 0
+        check_data(recipe, data_root)
         output = options.output or Path("runs") / recipe.name
         final, trained = run_recipe(
-            recipe, output, data_root=options.data_root, resume=options.resume, overwrite=options.overwrite
-        )
+            recipe, output, data_root=data_root, resume=options.resume, overwrite=options.overwrite
+        )  # fmt: skip
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,5 +1,7 @@
 """One door to all media: whatever it is, it comes out as RGB pictures."""
 
+from dataclasses import replace
+
 import PIL.Image
 
 from mmembed import counters
@@ -26,7 +28,12 @@ def decode(medium: Media, settings: MediaSettings) -> Frames:
     else:
         frames = load_video(medium, settings)
     counters.count("media_decoded")
-    return frames
+    return frames if settings.square is None else _squared(frames, settings.square)
+
+
+def _squared(frames: Frames, side: int) -> Frames:
+    # Pillow's default filter, as in the published code
+    return replace(frames, pictures=tuple(picture.resize((side, side)) for picture in frames.pictures))
 
 
 def _still(picture: PIL.Image.Image) -> Frames:

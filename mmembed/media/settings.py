@@ -138,6 +138,9 @@ class MediaSettings:
     """library that decodes video; the three give equal frames for H.264 and VP9"""
     sampling: FrameSampling = UniformFrames()
     """which frames of a clip are taken where the clip itself does not say"""
+    square: int | None = None
+    """resize every picture, page and frame to a square of so many pixels a side before anything else: 1344, 672 or 128
+    are VLM2Vec's ``image_resolution`` high, mid and low (arXiv:2410.05160), by which its first checkpoints were made"""
 
     def __post_init__(self) -> None:
         for name, known in (("alpha", get_args(Alpha)), ("reader", get_args(Reader))):
@@ -145,6 +148,8 @@ class MediaSettings:
             if value not in known:
                 where, expected = f"media.{name}", "one of " + ", ".join(known)
                 raise InputError(where, expected=expected, got=f"'{value}'", remedy=nearest(str(value), known))
+        if self.square is not None:
+            _refuse_below(1, self.square, "media.square")
         if not 0 < self.max_image_megapixels <= PILLOW_LIMIT_MEGAPIXELS:
             raise InputError(
                 "media.max_image_megapixels",

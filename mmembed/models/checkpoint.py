@@ -57,6 +57,7 @@ def open_checkpoint(
     dtype: DType = "float32",
     attention: str = "sdpa",
     quantize: Literal["nf4", "int8"] | None = None,
+    weights: bool = True,
 ) -> Checkpoint:
     """Open a directory or Hub repository.
 
@@ -67,6 +68,7 @@ def open_checkpoint(
         dtype: type of the weights.
         attention: its kernel, as transformers names it.
         quantize: hold the language model's linear layers in 4 or 8 bits; then no weight trains but an adapter's.
+        weights: load them; without, the model has shapes alone, and only its preprocessor is of use.
 
     Raises:
         InputError: nothing there, another family's model, no safetensors or not all of them, or missing or unexpected
@@ -84,29 +86,38 @@ def open_checkpoint(
             family.check(named, f"{path}: model_type")
         config = family.read_config(path, where)
         family.check(config.model_type, f"{path}: model_type")
+        how |= {"dtype": getattr(torch, dtype), "attn_implementation": attention, "trust_remote_code": False}
         with _quiet():
-            model, info = AutoModel.from_pretrained(
-                path,
-                config=config,
-                dtype=getattr(torch, dtype),
-                attn_implementation=attention,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                # a weight of another shape is reported here, and refused below by name
-                ignore_mismatched_sizes=True,
-                **how,
-                **where,
-            )
+            if weights:
+                model, info = AutoModel.from_pretrained(
+                    path,
+                    config=config,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                    # a weight of another shape is reported here, and refused below by name
+                    ignore_mismatched_sizes=True,
+                    **how,
+                    **where,
+                )
+            else:
+                model, info = _shapes(config, how), {}
         tokenizer = family.read_tokenizer(path, where)
         if not tokenizer.chat_template:
             tokenizer.chat_template = read_json(path, "chat_template.json", where).get("chat_template")
         preprocessing = read_json(path, "preprocessor_config.json", where)
         preprocessing = preprocessing or read_json(path, "processor_config.json", where).get("image_processor", {})
-    refuse_gaps(path, info, family.heads)
-    if quantize is not None:
-        _settle_quantised(model)
+    if weights:
+        refuse_gaps(path, info, family.heads)
+        if quantize is not None:
+            _settle_quantised(model)
     return Checkpoint(model, tokenizer, preprocessing)
+
+
+def _shapes(config: Any, how: Mapping[str, Any]) -> Any:
+    """The model of a config without weights: nothing is read, and no memory taken."""
+    plain = {name: value for name, value in how.items() if name != "quantization_config"}
+    with torch.device("meta"):
+        return AutoModel.from_config(config, **plain)
 
 
 def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:

@@ -68,9 +68,11 @@ class LanguageBackbone(Backbone):
         prompt: PromptStyle,
         texts: Iterable[str] | None = None,
         regions: RegionEncoder | None = None,
+        weights: bool = True,
     ) -> Self:
-        """See :meth:`Backbone.open`."""
-        return cls(open_family(cls.family_of(settings), settings, texts), settings, prompt, regions)
+        """See :meth:`Backbone.open`; without ``weights`` the model has shapes alone, for its preprocessor's sake."""
+        checkpoint = open_family(cls.family_of(settings), settings, texts, weights=weights)
+        return cls(checkpoint, settings, prompt, regions)
 
     @classmethod
     def family_of(cls, settings: LanguageSettings) -> Family:

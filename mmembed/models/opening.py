@@ -23,13 +23,16 @@ def exactly_one(settings: Any) -> None:
         raise InputError("backbone", expected="path or scratch", got=got, remedy="give exactly one")
 
 
-def open_family(family: Family, settings: LanguageSettings, texts: Iterable[str] | None) -> Checkpoint:
+def open_family(
+    family: Family, settings: LanguageSettings, texts: Iterable[str] | None, *, weights: bool = True
+) -> Checkpoint:
     """Open the checkpoint that the settings name, or make the scratch one, add its special tokens and load its adapter.
 
     Args:
         family: what to expect there.
         settings: what to open.
         texts: what a scratch model's tokenizer is trained on.
+        weights: load those of a checkpoint, and its adapter; without, only a preprocessor can be made of it.
 
     Raises:
         InputError: both or neither of path and scratch, another family's checkpoint, or a broken one.
@@ -52,10 +55,11 @@ def open_family(family: Family, settings: LanguageSettings, texts: Iterable[str]
             dtype=settings.dtype,
             attention=settings.attention,
             quantize=settings.quantize,
+            weights=weights,
         )
     family.trim(checkpoint.model)
     if settings.special_tokens is not None:
         add_special_tokens(checkpoint, settings.special_tokens)
-    if settings.adapter is not None:
+    if settings.adapter is not None and weights:
         load_adapter(checkpoint.model, settings.adapter, family.renames, settings.adapter_revision)
     return checkpoint

@@ -104,9 +104,14 @@ class MediaPreprocessor:
 
     def _region_words(self, item: Item, prepared: Sequence[Prepared]) -> Sequence[str]:
         """For each medium the words that tell its regions."""
+        marked = [medium for medium in item.media if isinstance(medium, Image) and medium.regions]
+        if marked and self.settings.media.square is not None:
+            raise InputError(
+                "image.regions", expected="no regions where media.square distorts the pictures", got=len(marked),
+                remedy="leave media.square out",
+            )  # fmt: skip
         if self.regions is not None:
             return self.regions.prepare(item, [p.medium.size for p in prepared])
-        marked = [medium for medium in item.media if isinstance(medium, Image) and medium.regions]
         if marked:
             raise InputError(
                 "image.regions", expected="no regions: this model has no region encoder", got=len(marked[0].regions),

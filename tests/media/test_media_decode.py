@@ -3,7 +3,7 @@ import pytest
 from fpdf import FPDF
 
 from mmembed.counters import counting
-from mmembed.errors import MediaError
+from mmembed.errors import InputError, MediaError
 from mmembed.items import Image, Page, Video
 from mmembed.media.decode import decode
 from mmembed.media.settings import MediaSettings
@@ -36,3 +36,19 @@ def test_a_refused_medium_is_not_counted(tmp_path):
         decode(Image(tmp_path / "gone.jpg"), DEFAULT)
 
     assert work["media_decoded"] == 0
+
+
+def test_square_comes_before_anything_else_and_is_pillows_resize():
+    picture = PIL.Image.effect_noise((60, 30), 80).convert("RGB")
+    settings = MediaSettings(square=16)
+
+    still = decode(Image(picture), settings)
+    clip = decode(Video((picture, picture.transpose(PIL.Image.Transpose.FLIP_TOP_BOTTOM))), settings)
+    page = decode(Page(blank_pdf()), settings)
+
+    assert still.pictures[0].tobytes() == picture.resize((16, 16)).tobytes()
+    assert clip.pictures[0].tobytes() == still.pictures[0].tobytes()
+    assert [frame.size for frame in (*clip.pictures, *page.pictures)] == [(16, 16)] * 3
+    assert clip.indices == (0, 1)
+    with pytest.raises(InputError, match=r"media\.square: expected at least 1, got 0"):
+        MediaSettings(square=0)

@@ -325,3 +325,19 @@ def test_a_preprocessor_travels_to_a_worker(name, embedder_of):
 
     for item in FAMILIES[name].items:
         assert arrived(item, "query").fingerprint == preprocessor(item, "query").fingerprint
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_a_preprocessor_is_made_without_weights(name, tmp_path):
+    whole = family_embedder(name)
+    whole.save(tmp_path / "model")
+    settings = replace(FAMILIES[name].kind(path=str(tmp_path / "model")), **FAMILIES[name].settings)
+
+    backbone = settings.build(prompt=FAMILIES[name].prompt, weights=False)
+
+    assert {p.device.type for p in backbone.model.parameters()} == {"meta"}
+    for item in FAMILIES[name].items:
+        ours, expected = (one.preprocessor(item, "query") for one in (backbone, whole.backbone))
+        assert torch.equal(ours.ids, expected.ids)
+        assert torch.equal(ours.positions, expected.positions)
+        assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(ours.media, expected.media, strict=True))

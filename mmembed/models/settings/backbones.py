@@ -46,7 +46,8 @@ class BackboneSettings(Part):
 
         Args:
             live: ``prompt``, how items are written; ``texts``, what a scratch model's tokenizer is trained on;
-                ``regions``, the region encoder, None to refuse regions.
+                ``regions``, the region encoder, None to refuse regions; of a model with a language model ``weights``,
+                False where only the preprocessor is wanted.
         """
         raise NotImplementedError
 

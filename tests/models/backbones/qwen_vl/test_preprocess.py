@@ -9,6 +9,7 @@ import torch
 from mmembed import Embedder, Image, Item, Region, Video
 from mmembed.counters import counting
 from mmembed.errors import InputError
+from mmembed.media.settings import MediaSettings
 from mmembed.models.media_cache import MediaCache
 from mmembed.models.prompts import Kind
 from mmembed.models.sequence import collate
@@ -268,3 +269,21 @@ def test_a_token_that_begins_with_the_separator_belongs_to_the_word_after_it(row
     tokenizer = scratch_embedder("qwen2_vl", prompt=RawPrompt()).backbone.preprocessor.tokenizer
     for kind, words in ((Kind.INSTRUCTION, "describe the clip"), (Kind.TEXT, "a red circle")):
         assert tokenizer.decode(row.ids[row.kinds == kind]).strip() == words
+
+
+def test_regions_of_pictures_that_are_distorted_are_refused(row_of, picture):
+    media = MediaSettings(square=56)
+    item = Item((Image(picture(84, 56), (Region(box=(1, 2, 30, 40)),)),))
+
+    with pytest.raises(InputError, match=r"image.regions: expected no regions where media.square distorts"):
+        row_of(item, regions=TextRegions(), media=media)
+
+
+def test_the_first_released_checkpoints_see_squares_of_1225_tokens(open_golden, golden, picture):
+    model = Embedder.from_pretrained(golden / "vlm2vec/qwen2_vl", profile="vlm2vec_v1", device="cpu")
+
+    row = model.backbone.preprocessor(Item.of({"image": picture(200, 100)}), "query")
+    same = model.backbone.preprocessor(Item.of({"image": picture(200, 100).resize((1344, 1344))}), "query")
+
+    assert int((row.kinds == Kind.IMAGE).sum()) == 1225
+    assert torch.equal(row.media[0].pixels, same.media[0].pixels)

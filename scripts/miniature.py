@@ -1,0 +1,145 @@
+"""A recipe made small: a random checkpoint of the same architecture, and drawn miniatures of its data."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data_prep.source import SOURCES, read_source, source_names
+from mmembed.data.settings import Sampling
+from mmembed.errors import InputError
+from mmembed.models.settings import BackboneSettings, Scratch
+from mmembed.recipe import Recipe, make_embedder
+from mmembed.settings import dump_yaml, parse_yaml, read_settings
+from mmembed.training.settings import Stage
+
+STEPS, BATCH = 2, 32
+SIDE = 56
+ARCHITECTURES = {
+    "Qwen2.5-VL": "qwen2_5_vl",
+    "Qwen3-VL": "qwen3_vl",
+    "onevision": "llava_onevision",
+    "llava-1.5": "llava",
+}
+"""Of checkpoints that are not of their family's first architecture, by what their names hold."""
+DEMO = "demo"
+
+
+def miniature(recipe: Recipe, data_root: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe on a checkpoint of few weights, a batch of 32 in as many blocks, two steps a stage; then overridden.
+
+    Args:
+        recipe: what to make small.
+        data_root: where :func:`prepare_data` puts the checkpoint and the tables.
+        overrides: dotted settings that go before what is made small.
+    """
+    backbone: Any = recipe.embedder.backbone
+    if backbone.scratch is None:
+        checkpoint = checkpoint_of(recipe, data_root)
+        backbone = replace(small_backbone(backbone), path=str(checkpoint), scratch=None)
+    small = replace(
+        recipe,
+        name=f"{recipe.name}-miniature",
+        threads=1,
+        accelerator="cpu",
+        embedder=replace(recipe.embedder, backbone=backbone),
+        stages={name: small_stage(stage) for name, stage in recipe.stages.items()},
+    )
+    return read_settings(Recipe, parse_yaml(dump_yaml(small), "miniature"), where="miniature", overrides=overrides)
+
+
+def checkpoint_of(recipe: Recipe, data_root: Path) -> Path:
+    """Where the small checkpoint of a recipe lies."""
+    return data_root / "checkpoints" / recipe.name
+
+
+def small_backbone(backbone: BackboneSettings) -> Any:
+    """The settings of a small random model of the same architecture, its pictures small."""
+    settings: Any = backbone
+    changes: dict[str, Any] = {
+        "path": None, "revision": None, "adapter": None, "adapter_revision": None, "quantize": None,
+        "dtype": "float32", "attention": "sdpa", "scratch": Scratch(architecture_of(settings.path)),
+    }  # fmt: skip
+    if getattr(settings, "media", None) is not None and settings.media.square is not None:
+        changes["media"] = replace(settings.media, square=SIDE)
+    known = vars(settings)
+    return replace(settings, **{name: value for name, value in changes.items() if name in known})
+
+
+def architecture_of(path: str) -> str | None:
+    """The architecture of a released checkpoint by its name; None is its family's first."""
+    return next((found for part, found in ARCHITECTURES.items() if part.lower() in path.lower()), None)
+
+
+def small_stage(stage: Stage) -> Stage:
+    """Two steps of 32 pairs, in as many blocks a batch as the stage has, in full precision."""
+    blocks = max(1, stage.sampling.batch_size // stage.sampling.block_size)
+    sampling: Sampling = replace(stage.sampling, batch_size=BATCH, block_size=max(1, BATCH // blocks))
+    return replace(
+        stage, steps=STEPS, sampling=sampling, precision="32-true", workers=0, validation=None, finish="last",
+        optim=replace(stage.optim, warmup_steps=min(1, stage.optim.warmup_steps)), strategy="ddp",
+    )  # fmt: skip
+
+
+def sources_of(recipe: Recipe) -> list[str]:
+    """The sources of the tables that the recipe draws from, in order, each ``source/set`` once."""
+    drawn = [source for stage in recipe.stages.values() for source in stage.mixture.values() if source.weight]
+    return list(dict.fromkeys(str(Path(source.table).with_suffix("")) for source in drawn))
+
+
+def prepare_lines(missing: Sequence[str]) -> list[str]:
+    """The commands that make what is missing; whole sources where all their sets are named."""
+    lines = []
+    sources = list(dict.fromkeys(name.partition("/")[0] for name in missing))
+    group = next((name for name in source_names() if list(read_source(name).includes) == sources), None)
+    for source in sources if group is None else [group]:
+        if source == DEMO:
+            lines.append("python data_prep/demo.py")
+        elif (SOURCES / f"{source}.yaml").is_file():
+            lines.append(f"python data_prep/prepare.py {source}")
+        else:
+            lines.append(f"no source is called {source}: a table of your own? see docs/data.md")
+    return lines
+
+
+def check_data(recipe: Recipe, data_root: Path) -> None:
+    """Refuse a recipe whose tables are not there, before any weight is loaded.
+
+    Raises:
+        InputError: names the tables, and says which commands make them.
+    """
+    drawn = [source for stage in recipe.stages.values() for source in stage.mixture.values() if source.weight]
+    missing = list(dict.fromkeys(source.table for source in drawn if not (data_root / source.table).is_file()))
+    if missing:
+        lines = "".join(f"\n  {line} --data-root {data_root}" for line in prepare_lines(missing))
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise InputError(
+            data_root, expected="prepared tables", got=f"no {shown}",
+            remedy=f"make them, or try the recipe small with --miniature:{lines}",
+        )  # fmt: skip
+
+
+def prepare_data(recipe: Recipe, whole: Recipe, data_root: Path) -> None:
+    """Draw and prepare the miniatures of the recipe's sources below ``data_root``, and make its checkpoint.
+
+    Args:
+        recipe: made small.
+        whole: what it was made of.
+        data_root: where everything comes to lie.
+    """
+    # takes a second, which a recipe of one's own tables need not wait for
+    from data_prep.demo import Sizes, make_demo
+    from data_prep.miniatures.draw import prepare_miniature
+
+    for source in dict.fromkeys(name.partition("/")[0] for name in sources_of(recipe)):
+        if source == DEMO:
+            make_demo(data_root / DEMO, 0, Sizes(singles=100, pairs=200, clips=24, pages=24, tests=6))
+        else:
+            prepare_miniature(source, data_root)
+    path, backbone = checkpoint_of(whole, data_root), whole.embedder.backbone
+    if getattr(backbone, "scratch", None) is None and not path.is_dir():
+        embedder = replace(whole.embedder, backbone=small_backbone(backbone), lora=None)
+        make_embedder(replace(recipe, embedder=embedder), data_root).save(path)
