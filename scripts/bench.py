@@ -55,11 +55,18 @@ def measure(name: str, ours: Run, plain: Run, rounds: int) -> dict[str, Any]:
         "workload": name,
         **{key: median(values) for key, values in columns.items()},
         "spread": {key: [min(values), max(values)] for key, values in columns.items()},
-        "peak_mb": ours_peak[0],
-        "plain_peak_mb": plain_peak[0],
+        "peak_mb": memory_of(ours, ours_peak[0]),
+        "plain_peak_mb": memory_of(plain, plain_peak[0]),
         "difference": difference,
         "counters": dict(counters),
     }
+
+
+def memory_of(run: Run, seen: float) -> float:
+    """The most memory of a run, in MiB: of its own process where it has one, else what was seen of this one."""
+    from scripts.parsing import Apart
+
+    return round(run.peak_mb, 1) if isinstance(run, Apart) else seen
 
 
 def seconds(run: Run) -> float:

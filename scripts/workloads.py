@@ -22,6 +22,7 @@ from mmembed.training.batches import PairPreparer
 from mmembed.training.module import EmbedderModule
 from mmembed.training.optim import make_optimizer, parameter_groups
 from mmembed.training.settings import Chunks, Optim, Stage
+from scripts.parsing import Apart, Candidates, ours, plain
 from scripts.plain_twin import PlainTwin
 
 # fmt: off
@@ -47,6 +48,8 @@ class Size:
     vision: dict[str, int]
     gallery: tuple[int, int, int]
     """Queries, targets and width of a ranking."""
+    candidates: Candidates
+    """A set whose queries rank candidates of their own."""
 
 
 SIZES = {
@@ -56,6 +59,7 @@ SIZES = {
         text={"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
         vision={"depth": 2, "embed_dim": 32, "num_heads": 2},
         gallery=(80, 5000, 64),
+        candidates=Candidates(queries=12, each=12, distinct=18),
     ),
     "mid": Size(
         rows=64,
@@ -64,6 +68,8 @@ SIZES = {
         vision={"depth": 4, "embed_dim": 128, "num_heads": 4},
         # CIRCO's test queries and gallery, under the width of CLIP ViT-L/14
         gallery=(800, 123403, 768),
+        # as large as the image sets of MMEB
+        candidates=Candidates(queries=1000, each=1000, distinct=1500),
     ),
 }
 
@@ -72,6 +78,7 @@ class Bench:
     """Our embedder and its plain twin, with the inputs of one size."""
 
     def __init__(self, size: Size) -> None:
+        self.size = size
         scratch = Scratch("qwen2_vl", text=dict(size.text), vision=dict(size.vision))
         # a pixel budget and resize under which both prepare the same pixels
         backbone = QwenVL(scratch=scratch, min_side=0, min_pixels=784, resize="torchvision")
@@ -82,7 +89,6 @@ class Bench:
         self.texts = [Item.of(" ".join(rng.choices(WORDS, k=rng.randint(4, 64)))) for _ in pictures]
         self.images = [Item.of({"image": p}) for p in pictures]
         both = [Item.of({"image": p, "text": t.text}) for p, t in zip(pictures, self.texts, strict=True)]
-        self.gallery = size.gallery
         kinds = (self.texts, self.images, both)
         self.mixed = [kinds[i % 3][i] for i in range(size.rows)]
         self.questions = [Item.of({"image": pictures[i // 4], "text": t.text}) for i, t in enumerate(self.texts)]
@@ -93,12 +99,16 @@ class Bench:
 
     def ranking(self) -> tuple[Run, Run]:
         """The best targets of every query; the plain way holds every score at once."""
-        num_queries, num_targets, width = self.gallery
+        num_queries, num_targets, width = self.size.gallery
         generator = torch.Generator().manual_seed(0)
         queries, targets = (
             F.normalize(torch.randn(rows, width, generator=generator), dim=-1) for rows in (num_queries, num_targets)
         )
         return lambda: top_k(queries, targets, TOP)[0], lambda: (queries @ targets.T).topk(TOP, dim=1).values
+
+    def parsing(self) -> tuple[Run, Run]:
+        """Published rows to a retrieval set that an evaluation has read; the model has no part in it."""
+        return Apart(ours, self.size.candidates), Apart(plain, self.size.candidates)
 
     def training(self, chunks: Chunks) -> tuple[Run, Run]:
         """One step over all pairs of a text and a picture; the outcome compared is the gradient."""
@@ -127,6 +137,7 @@ WORKLOADS: dict[str, Callable[[Bench], tuple[Run, Run]]] = {
     # four questions to each picture
     "encode_questions": lambda bench: bench.encoding(bench.questions),
     "rank_gallery": lambda bench: bench.ranking(),
+    "parse_candidates": lambda bench: bench.parsing(),
     "train_whole": lambda bench: bench.training(Chunks(padding=0.2)),
     # as it comes: graphs are kept where memory allows, which the plain loop cannot
     "train_chunks": lambda bench: bench.training(Chunks(rows=CHUNK_ROWS)),

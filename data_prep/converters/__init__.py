@@ -68,12 +68,22 @@ class Ranked:
     relevance: dict[str, dict[str, float]] = field(default_factory=dict)
     candidates: dict[str, list[str]] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
+    _names: dict[str, str] = field(default_factory=dict, repr=False)
 
     def target(self, name: str, make: Callable[[], Item]) -> str:
-        """Add a target unless one of that name is there; ``make`` is asked only then."""
+        """Add a target unless one of that name is there; ``make`` is asked only then.
+
+        Returns:
+            The name, the same string for all that give an equal one: a set may name a target a million times.
+        """
         if name not in self.corpus:
             self.corpus[name] = make()
-        return name
+        return self._names.setdefault(name, name)
+
+    def note(self, words: str, count: int = 1) -> None:
+        """Count something odd; nothing is noted of what never happened."""
+        if count:
+            self.notes[words] = self.notes.get(words, 0) + count
 
     def query(self, name: str, item: Item, relevant: Mapping[str, float], candidates: Iterable[str] = ()) -> None:
         """Add a query, the grades of its relevant targets and, where it ranks its own, its candidates in order."""

@@ -1,5 +1,163 @@
-"""To be written."""
+r"""The 36 image sets of MMEB (arXiv:2410.05160): each query ranks candidates of its own, of which the first is right.
 
-from data_prep.converters import Converter
+A row holds the words of both sides beside their texts and paths. They are taken apart here, and the benchmark's row
+lays them out again. What the data say is compared with the published prompts, which a set's options ``query`` and
+``target`` spell with ``{text}`` for the text, up to the line breaks that the published code adds at the end: rows that
+say otherwise are counted in the notes.
+"""
 
-CONVERTERS: dict[str, Converter] = {}
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from data_prep.converters import Converter, Media, Ranked, Record
+from data_prep.source import SourceSet
+from mmembed.errors import InputError
+from mmembed.items import Item
+
+IMAGE = "<|image_1|>"
+"""Stands in the data for a picture, also in text queries that have none (WebQA, EDIS)."""
+COLUMNS = ("qry_inst", "qry_text", "qry_img_path", "tgt_inst", "tgt_text", "tgt_img_path")
+OTHER_QUERY = "queries that the data word otherwise than the published prompt"
+OTHER_TARGET = "targets that the data word otherwise than the published prompt"
+OTHER_TEXT = "candidates left out for a first one of the same picture with another text"
+REPEATED = "candidates that their query names twice"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a published parser makes of a row.
+
+    Args:
+        query_image: queries bring a picture; else they are texts, in which a stray image token may stand.
+        stripped: blanks around the instruction of a query do not count.
+        target_image: candidates are pictures, named by their paths; else they are texts, named by themselves.
+        captioned: the caption of a candidate is part of its name.
+    """
+
+    query_image: bool = True
+    stripped: bool = False
+    target_image: bool = False
+    captioned: bool = False
+
+
+RULES = {
+    "image_cls": Rule(),
+    "image_qa": Rule(stripped=True),
+    "image_i2t": Rule(),
+    "image_t2i": Rule(query_image=False, target_image=True),
+    "image_i2i_vg": Rule(stripped=True, target_image=True, captioned=True),
+}
+"""Rules by the names of the published parsers."""
+
+
+def image_set(rule: Rule, parts: Mapping[str, Iterator[Record]], row: SourceSet, media: Media) -> Ranked:
+    """The retrieval set of rows; a query is named by the number of its row.
+
+    Raises:
+        InputError: a row that lacks a picture, a text or a candidate: its number and the field.
+    """
+    making = _Making(rule, row, media, Ranked())
+    for number, record in enumerate(parts["rows"]):
+        try:
+            making.add(str(number), record)
+        except InputError as error:
+            raise error.within(f"row {number}") from None
+    return making.made
+
+
+@dataclass(frozen=True)
+class _Making:
+    rule: Rule
+    row: SourceSet
+    media: Media
+    made: Ranked
+
+    def add(self, name: str, record: Record) -> None:
+        names = self._pictures(record) if self.rule.target_image else self._texts(record)
+        self.made.note(REPEATED, len(names) - len(set(names)))
+        self.made.query(name, self._query(record), {names[0]: 1.0}, names)
+
+    def _query(self, record: Record) -> Item:
+        words, text = _text(record, "qry_inst"), _text(record, "qry_text")
+        instruction = words.replace(IMAGE, "").strip() or None
+        if not self.rule.query_image:
+            self._compare(OTHER_QUERY, f"{words} {text}", "query", text)
+            return Item.of({"text": text}, instruction)
+        words = words.replace(IMAGE, "")
+        said = _said(f"\n{words.strip()}" if self.rule.stripped else words, text)
+        text = _joined(text)
+        self._compare(OTHER_QUERY, said, "query", text)
+        return Item.of({"image": self._find(record["qry_img_path"], "qry_img_path"), "text": text}, instruction)
+
+    def _texts(self, record: Record) -> list[str]:
+        return [self.made.target(text, partial(Item.of, text)) for text in _texts(record, "tgt_text")]
+
+    def _pictures(self, record: Record) -> list[str]:
+        captions, paths = _texts(record, "tgt_text"), _texts(record, "tgt_img_path")
+        if len(captions) != len(paths):
+            raise InputError(
+                "tgt_img_path", expected=f"{len(captions)} paths, one for each text of tgt_text", got=len(paths),
+                remedy="download the rows again",
+            )  # fmt: skip
+        # the first caption decides for all of the row, as in the published parsers
+        with_text = bool(captions[0].strip())
+        words = _text(record, "tgt_inst").replace(IMAGE, "")
+        make = partial(self._target, words, words.strip() or None, with_text)
+        return [self._picture(make, path, caption, with_text) for path, caption in zip(paths, captions, strict=True)]
+
+    def _picture(self, make: Callable[[str, str], Item], path: str, caption: str, with_text: bool) -> str:
+        name = path + ":" + caption.strip('"') if self.rule.captioned else path
+        text = _joined(caption) if with_text else ""
+        kept = self.made.corpus.get(name)
+        if kept is not None:
+            self.made.note(OTHER_TEXT, kept.text != text)
+        return self.made.target(name, partial(make, path, text))
+
+    def _target(self, words: str, instruction: str | None, with_text: bool, path: str, text: str) -> Item:
+        # an empty caption beside others leaves the space before it
+        said = _said(f"{words} {text}" if with_text else words, "")
+        # the line break after the caption, which a candidate of VG without one lacks
+        bare = self.rule.captioned and "{text}" in self.row.options["target"] and not with_text
+        self._compare(OTHER_TARGET, said, "target", text, otherwise=bare)
+        return Item.of({"image": self._find(path, "tgt_img_path"), "text": text}, instruction)
+
+    def _compare(self, note: str, said: str, option: str, text: str, *, otherwise: bool = False) -> None:
+        prompt = self.row.options[option]
+        wanted = prompt.replace("{text}", text) if text else prompt.replace(" {text}", "")
+        self.made.note(note, otherwise or said != wanted)
+
+    def _find(self, path: str, field: str) -> str:
+        if not path:
+            raise InputError(field, expected="the path of a picture", got="none", remedy="download the rows again")
+        return str(self.media.find(path, field))
+
+
+def _said(words: str, text: str) -> str:
+    """What the published code writes for a picture and words, without the line break that it adds."""
+    return _joined(f"{IMAGE} {words} {text}" if text else f"{IMAGE} {words}")
+
+
+def _joined(text: str) -> str:
+    """The text without spaces before line breaks, as the published code has it beside a picture."""
+    return text.replace(" \n", "\n")
+
+
+def _text(record: Record, field: str) -> str:
+    value = record[field]
+    if value is not None and not isinstance(value, str):
+        raise InputError(field, expected="a text", got=repr(value), remedy="download the rows again")
+    return value or ""
+
+
+def _texts(record: Record, field: str) -> list[str]:
+    values = record[field]
+    if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
+        got = "none" if values is None or values == [] else repr(values)[:60]
+        raise InputError(field, expected="a list of texts, the right one first", got=got, remedy="download them again")
+    return values
+
+
+CONVERTERS: dict[str, Converter] = {
+    name: Converter(ranked=partial(image_set, rule), columns={"rows": COLUMNS}) for name, rule in RULES.items()
+}

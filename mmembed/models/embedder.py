@@ -18,6 +18,7 @@ from mmembed.models.backbone import Backbone
 from mmembed.models.chunks import plan_chunks
 from mmembed.models.features import SharedFeatures
 from mmembed.models.media_cache import MediaCache
+from mmembed.models.precision import whole_convolutions
 from mmembed.models.profiles import load_profile
 from mmembed.models.saved import (
     POOLER_FILE,
@@ -102,7 +103,8 @@ class Embedder(nn.Module):
             features: the media's features where they are known already (a frozen tower's).
         """
         if features is None:
-            features = self.backbone.vision(batch)
+            with whole_convolutions():
+                features = self.backbone.vision(batch)
         hidden = self.backbone.run(self.backbone.embed(batch, features), self.pooler.layers)
         pooled = self.pooler(hidden).float()
         return F.normalize(pooled, dim=-1) if self.settings.normalize else pooled

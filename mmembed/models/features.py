@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mmembed.models.backbone import Backbone
+from mmembed.models.precision import whole_convolutions
 from mmembed.models.sequence import Batch, Features
 
 
@@ -28,7 +29,7 @@ class SharedFeatures:
         missing = [i for i, name in enumerate(batch.media) if name not in self._known]
         found = dict(self._known)
         if missing:
-            with torch.no_grad():
+            with torch.no_grad(), whole_convolutions():
                 new = self.backbone.vision(select_media(batch, missing))
             for place, i in enumerate(missing):
                 found[batch.media[i]] = (new.maps[place], [layer[place] for layer in new.layers])

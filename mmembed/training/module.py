@@ -15,6 +15,7 @@ from mmembed.losses.objectives import ContrastiveObjective, Loss
 from mmembed.losses.settings import ObjectiveSettings
 from mmembed.models.embedder import Embedder
 from mmembed.models.features import SharedFeatures
+from mmembed.models.precision import whole_convolutions
 from mmembed.models.sequence import Batch
 from mmembed.processes import everyone
 from mmembed.training.batches import TrainingBatch
@@ -121,7 +122,9 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         if batch.number % self.stage.optim.accumulate == 0:
             optimizer.zero_grad()
             self._tally = StepTally()
-        loss, rep = self.gradients(batch)
+        # backwards, too, where a tower trains
+        with whole_convolutions():
+            loss, rep = self.gradients(batch)
         self._refuse_no_number(loss, rep, batch)
         self._refuse_no_negative(loss, batch)
         self._tally.add(batch, loss)

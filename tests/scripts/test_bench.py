@@ -40,6 +40,13 @@ def test_ours_and_plain_are_equal_before_they_are_timed(results):
     assert all(result["difference"] <= 1e-5 for result in results["results"])
 
 
+def test_candidates_are_parsed_in_processes_whose_memory_is_their_own(results):
+    parsed = of(results, "parse_candidates")
+
+    assert (parsed["difference"], parsed["counters"]) == (0.0, {})
+    assert parsed["peak_mb"] < 2000
+
+
 def test_the_work_is_counted(results):
     images, texts = of(results, "encode_images")["counters"], of(results, "encode_texts")["counters"]
     assert (images["language_rows"], images["tower_forwards"]) == (8, 8)

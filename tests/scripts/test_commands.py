@@ -18,6 +18,9 @@ COMMANDS = {
     "eval/compare.py": "--metric hit@1",
     "data_prep/demo.py": "--data-root",
     "data_prep/check.py": "TABLE",
+    "data_prep/prepare.py": "SOURCE",
+    "data_prep/extract_frames.py": "CLIPS",
+    "scripts/import_upstream.py": "train_alltasks.yaml",
 }
 
 

@@ -1,5 +1,0 @@
-"""To be written."""
-
-from data_prep.converters import Converter
-
-CONVERTERS: dict[str, Converter] = {}

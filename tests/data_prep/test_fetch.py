@@ -1,0 +1,177 @@
+"""Downloads go on where they were killed, are compared with what was published, and fail in words."""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_prep.clones import LocalClone, Repositories
+from data_prep.fetch import check_sha256
+from mmembed.errors import InputError
+from tests.data_prep.hub import COMMIT, Hub
+
+ROOT = Path(__file__).resolve().parents[2]
+BIG = random.Random(0).randbytes(24_000_000)
+GET = """
+import json, sys
+from pathlib import Path
+from data_prep.clones import Repositories
+from mmembed.errors import InputError
+repo, revision, root, *patterns = sys.argv[1:]
+try:
+    clone = Repositories(Path(root)).open(repo, revision or None)
+    names = [name for pattern in patterns for name in clone.match(pattern)]
+    missing = clone.missing_bytes(names)
+    clone.get(names)
+    print(json.dumps({"names": names, "missing": missing, "commit": clone.revision}))
+except InputError as error:
+    print(json.dumps({"error": str(error)}))
+"""
+
+
+@pytest.fixture
+def hub():
+    files = {
+        "README.md": b"---\n---\n",
+        "data/train-0.parquet": b"small",
+        "media/[1] a.tar": BIG,
+        "media/b.tar": b"b" * 5000,
+    }
+    made = Hub({"o/n": files})
+    yield made
+    made.close()
+
+
+def environment(hub, tmp_path, **more):
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith("HF_") and "proxy" not in name.lower()
+    }
+    return kept | {
+        "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1", **more,
+    }  # fmt: skip
+
+
+def get(hub, tmp_path, *arguments, **more):
+    command = [sys.executable, "-c", GET, *arguments]
+    done = subprocess.run(command, env=environment(hub, tmp_path, **more), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def wait_until(true, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_only_the_files_that_fit_are_downloaded_and_only_once(hub, tmp_path):
+    arguments = ("o/n", "", str(tmp_path), "data/*.parquet", "media/b.*")
+
+    first, second = get(hub, tmp_path, *arguments), get(hub, tmp_path, *arguments)
+
+    assert first == {"names": ["data/train-0.parquet", "media/b.tar"], "missing": 5005, "commit": COMMIT}
+    assert second["missing"] == 0
+    assert hub.served == {"data/train-0.parquet": 5, "media/b.tar": 5000}
+    assert (tmp_path / "raw/o/n/data/train-0.parquet").read_bytes() == b"small"
+    assert not (tmp_path / "raw/o/n/README.md").exists()
+
+
+def test_a_killed_download_goes_on_where_it_was(hub, tmp_path):
+    hub.stall_after = 12_000_000
+    arguments = [sys.executable, "-c", GET, "o/n", "", str(tmp_path), "media/[[]1] a.tar"]
+    running = subprocess.Popen(arguments, env=environment(hub, tmp_path), stdout=subprocess.DEVNULL)
+    assert hub.stalled.wait(60)
+    # the client writes what it has in pieces of ten million bytes
+    wait_until(lambda: any(file.stat().st_size >= 10_000_000 for file in tmp_path.rglob("parts/*")))
+    running.kill()
+    running.wait()
+    assert not (tmp_path / "raw/o/n/media/[1] a.tar").exists()
+    hub.stall_after, before = None, hub.served["media/[1] a.tar"]
+
+    get(hub, tmp_path, "o/n", "", str(tmp_path), "media/[[]1] a.tar")
+
+    assert (tmp_path / "raw/o/n/media/[1] a.tar").read_bytes() == BIG
+    assert hub.served["media/[1] a.tar"] - before <= len(BIG) - 10_000_000
+
+
+def test_a_file_that_is_not_what_was_published_is_removed(hub, tmp_path):
+    hub.corrupt.add("media/b.tar")
+
+    said = get(hub, tmp_path, "o/n", "", str(tmp_path), "media/b.tar")
+
+    assert f"b.tar: expected sha256 {hashlib.sha256(b'b' * 5000).hexdigest()}, got" in said["error"]
+    assert not (tmp_path / "raw/o/n/media/b.tar").exists()
+    hub.corrupt.clear()
+    assert "error" not in get(hub, tmp_path, "o/n", "", str(tmp_path), "media/b.tar")
+
+
+def test_a_file_that_changed_on_the_disk_is_downloaded_again(hub, tmp_path):
+    arguments = ("o/n", "", str(tmp_path), "media/b.tar")
+    get(hub, tmp_path, *arguments)
+    file = tmp_path / "raw/o/n/media/b.tar"
+    file.unlink()
+
+    assert get(hub, tmp_path, *arguments)["missing"] == 5000
+    assert file.stat().st_size == 5000
+
+
+def test_what_the_hub_refuses_is_said_in_words(hub, tmp_path):
+    hub.repos["o/gated"] = hub.repos["o/n"]
+    hub.gated.add("o/gated")
+
+    gated, missing, commit = (
+        get(hub, tmp_path, repo, revision, str(tmp_path), "*")["error"]
+        for repo, revision in (("o/gated", ""), ("o/none", ""), ("o/n", "d" * 40))
+    )
+
+    assert "o/gated: expected access to a gated repository" in gated
+    assert "datasets/o/gated, then run: hf auth login" in gated
+    assert "o/none: expected a dataset on the Hub, got no such repository" in missing
+    assert "o/n: expected a commit of the repository, got none of that name" in commit
+
+
+def test_no_network_and_the_offline_switch_are_told_apart(hub, tmp_path):
+    offline = get(hub, tmp_path, "o/n", "", str(tmp_path), "*", HF_HUB_OFFLINE="1")["error"]
+    hub.close()
+    unreachable = get(hub, tmp_path, "o/n", "", str(tmp_path), "*")["error"]
+
+    assert "o/n: expected to reach the Hub, got HF_HUB_OFFLINE is set" in offline
+    assert "o/n: expected to" in unreachable
+    assert "give a local copy with --source DIR" in unreachable
+    assert "HF_HUB_OFFLINE" not in unreachable
+
+
+def test_a_local_copy_is_found_by_its_whole_or_short_name_or_as_the_only_one(tmp_path):
+    for name in ("a/owner/name", "b/name", "c"):
+        (tmp_path / name).mkdir(parents=True)
+
+    for copies, place in (("a", "a/owner/name"), ("b", "b/name"), ("c", "c")):
+        clone = Repositories(tmp_path / "data", tmp_path / copies, "owner/name").open("owner/name", None)
+        assert isinstance(clone, LocalClone)
+        assert clone.folder == tmp_path / place
+
+
+def test_a_copy_that_is_not_there_is_not_downloaded_instead(tmp_path):
+    with pytest.raises(
+        InputError, match=r"expected a copy of owner/name at .*owner/name or .*/name, got no such folder"
+    ):
+        Repositories(tmp_path, tmp_path).open("owner/name", None)
+
+
+def test_files_of_a_copy_that_differ_from_the_checksum_stay(tmp_path):
+    file = tmp_path / "f"
+    file.write_bytes(b"x")
+
+    with pytest.raises(InputError, match=f"expected sha256 {'0' * 64}"):
+        check_sha256(file, "0" * 64)
+
+    assert file.exists()
+    check_sha256(file, hashlib.sha256(b"x").hexdigest().upper())
