@@ -1,4 +1,4 @@
-"""Check a table of pairs or items before it is used: every row read, every medium decoded, every finding named."""
+"""Check tables, retrieval sets and prepared sources: every row read, every medium decoded, every finding named."""
 
 import argparse
 import sys
@@ -8,36 +8,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import rich.box
 import rich.table
 from rich.console import Console
 from rich.markup import escape
 
+from data_prep.check_sets import Finding, targets_of
 from mmembed.commands import add_data_root
 from mmembed.data.stores import open_store
 from mmembed.data.tables import ItemTable, PairTable, Table
 from mmembed.errors import InputError
 from mmembed.files import fingerprint
-from mmembed.items import Item, Media, Pair
+from mmembed.items import Item, Media, Pair, Video
 from mmembed.media.decode import decode
 from mmembed.media.settings import MediaSettings
+from mmembed.media.sources import source_name
 from mmembed.progress import track
 
-EXAMPLE = "example: python data_prep/check.py demo/train.jsonl --data-root data"
+EXAMPLE = """examples:
+  python data_prep/check.py demo/train.jsonl --data-root data
+  python data_prep/check.py mmeb_eval/OK-VQA
+  python data_prep/check.py mmeb_train --limit 1000"""
 MAX_SHOWN = 100
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something to know about a row.
-
-    Args:
-        error: file, row, field, expected, got and remedy.
-        serious: whether the row cannot be used; duplicates and long texts are only notes.
-    """
-
-    error: InputError
-    serious: bool = True
 
 
 @dataclass
@@ -47,13 +41,17 @@ class Check:
     Args:
         table: the opened table.
         max_characters: longer texts are noted.
+        frames: clips of fewer frames are noted.
     """
 
     table: Table[Any]
     max_characters: int
+    frames: int = 8
     counts: Counter[str] = field(default_factory=Counter)
     first_seen: dict[str, str] = field(default_factory=dict)
     verdicts: dict[str, InputError | None] = field(default_factory=dict)
+    spans: dict[str, int] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
 
     def row(self, row: int) -> Iterator[Finding]:
         """What is to say about a row."""
@@ -81,17 +79,32 @@ class Check:
             self.counts["media"] += 1
             if (error := self.verdict(medium)) is not None:
                 yield Finding(error)
+            else:
+                yield from self.oddities(medium)
 
     def verdict(self, medium: Media) -> InputError | None:
         """Why a medium cannot be used, if it cannot."""
         name = medium.fingerprint()
         if name not in self.verdicts:
             try:
-                decode(medium, MediaSettings())
+                self.spans[name] = decode(medium, MediaSettings()).span
                 self.verdicts[name] = None
             except InputError as error:
                 self.verdicts[name] = error
         return self.verdicts[name]
+
+    def oddities(self, medium: Media) -> Iterator[Finding]:
+        """What is to note about a medium that decodes: a short clip, or bytes that have another name, too."""
+        name, source = medium.fingerprint(), medium.source
+        kind = type(medium).__name__.lower()
+        if isinstance(medium, Video) and self.spans[name] < self.frames:
+            expected, got = f"{self.frames} frames", f"{self.spans[name]} in {source_name(source)}"
+            remedy = "all of them are used; lower --frames, or look at the clip"
+            yield Finding(InputError(kind, expected=expected, got=got, remedy=remedy), serious=False)
+        if isinstance(source, str | Path) and (first := self.places.setdefault(name, str(source))) != str(source):
+            expected = "each once"
+            got, remedy = f"'{source}', of the same bytes as '{first}'", "one of the two may be the wrong file"
+            yield Finding(InputError(kind, expected=expected, got=got, remedy=remedy), serious=False)
 
     def repeated(self, value: Pair | tuple[str, Item], where: str) -> Iterator[Finding]:
         """Whether a row, or the name of an item, came before."""
@@ -138,32 +151,52 @@ def report(findings: Sequence[Finding]) -> rich.table.Table:
     return table
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 is a table fit for use, 1 one with errors, 2 one that cannot be opened."""
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
-    parser.add_argument("table", metavar="TABLE", help="a .jsonl or .parquet file, or its path below the data root")
-    add_data_root(parser)
-    parser.add_argument("--limit", type=int, metavar="N", help="check only the first N rows")
-    parser.add_argument("--max-characters", type=int, default=32768, metavar="N", help="note longer texts")
-    options = parser.parse_args(argv)
-    if options.limit is not None and options.limit < 1:
-        parser.error(f"argument --limit: expected 1 or more, got {options.limit}; leave it out to check every row")
-    path = Path(options.table)
-    try:
-        table = open_any(path if path.exists() else options.data_root / path)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    check = Check(table, options.max_characters)
+def check_table(path: Path, options: argparse.Namespace) -> list[Finding]:
+    """Check the rows of a table, and say in a line what was found.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    table = open_any(path)
+    check = Check(table, options.max_characters, options.frames)
     rows = range(min(len(table), options.limit or len(table)))
     findings = [finding for row in track(rows, "check", len(rows)) for finding in check.row(row)]
     errors = sum(finding.serious for finding in findings)
     counts = f"{check.counts['rows']} rows, {check.counts['media']} media"
     print(f"{table.path}: {counts}, {errors} errors, {len(findings) - errors} notes")
+    return findings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 is everything fit for use, 1 something with errors, 2 something that cannot be opened."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "target", metavar="TARGET",
+        help="a .jsonl or .parquet table, the folder of a retrieval set, a prepared SOURCE or SOURCE/SET; "
+        "a path, or its path below the data root",
+    )  # fmt: skip
+    add_data_root(parser)
+    parser.add_argument("--limit", type=int, metavar="N", help="check only the first N rows of each table")
+    parser.add_argument("--max-characters", type=int, default=32768, metavar="N", help="note longer texts")
+    parser.add_argument("--frames", type=int, default=8, metavar="N", help="note clips of fewer frames (default: 8)")
+    options = parser.parse_args(argv)
+    if options.limit is not None and options.limit < 1:
+        parser.error(f"argument --limit: expected 1 or more, got {options.limit}; leave it out to check every row")
+    findings = list[Finding]()
+    try:
+        for target in targets_of(options.target, options.data_root):
+            findings += target.findings
+            for path in target.tables:
+                findings += check_table(path, options)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
     if findings:
         # a file or pipe has no width of its own: long paths stay whole there
         Console(width=None if sys.stdout.isatty() else 1000).print(report(findings))
-    return 1 if errors else 0
+    return 1 if any(finding.serious for finding in findings) else 0
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmembed.errors import InputError, nearest
-from mmembed.settings import load_yaml, read_settings
+from mmembed.settings import check_keys, load_yaml
+
+T = TypeVar("T")
 
 SOURCES = Path(__file__).parent / "sources"
 
@@ -63,7 +66,7 @@ class SourceSet:
     options: dict[str, Any] = field(default_factory=dict)
     """What the converter is told besides."""
     licence: str = ""
-    """Licence as the repository states it; empty where it states none."""
+    """Licence as the repository states it; empty where nobody has looked it up."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +102,16 @@ def source_names() -> list[str]:
     return sorted(path.stem for path in SOURCES.glob("*.yaml"))
 
 
-def read_source(name: str, folder: Path = SOURCES) -> Source:
+def read_source(name: str, folder: Path | None = None) -> Source:
     """Read a source: ``about``, ``sets``, and what all sets have in common under ``defaults``; or ``includes``.
 
+    ``{name}`` in the defaults stands for the name of each set.
     ``like: other`` takes the sets of another source, with this one's defaults instead of its own where both speak.
 
     Raises:
         InputError: no such source, an unknown field or an unusable value: file, set and field.
     """
+    folder = folder or SOURCES
     path = folder / f"{name}.yaml"
     if not path.is_file():
         known = [file.stem for file in folder.glob("*.yaml")]
@@ -122,18 +127,65 @@ def read_source(name: str, folder: Path = SOURCES) -> Source:
         content = {**content, "sets": {**other["sets"], **content.get("sets", {})}}
     sets = {}
     for set_name, fields in content.get("sets", {}).items():
-        values = {"name": str(set_name), **defaults, **(fields or {})}
-        values["options"] = {**defaults.get("options", {}), **(fields or {}).get("options", {})}
-        sets[str(set_name)] = read_settings(SourceSet, values, where=f"{path}: sets.{set_name}")
-    known = {"about", "includes"}
+        common = _named(defaults, str(set_name))
+        values = {"name": str(set_name), **common, **(fields or {})}
+        where = f"{path}: sets.{set_name}"
+        own = _checked(values.get("options") or {}, dict[str, Any], f"{where}.options")
+        values["options"] = {**common.get("options", {}), **own}
+        sets[str(set_name)] = _made(SourceSet, values, where)
+    fields_known = {"about", "includes"}
     head = {key: value for key, value in content.items() if key != "sets"}
-    if unknown := sorted(head.keys() - known):
+    if unknown := sorted(head.keys() - fields_known):
         raise InputError(f"{path}: {unknown[0]}", expected="a field of a source", got=f"'{unknown[0]}'",
-                         remedy=nearest(unknown[0], [*known, "sets", "defaults", "like"]))  # fmt: skip
+                         remedy=nearest(unknown[0], [*fields_known, "sets", "defaults", "like"]))  # fmt: skip
     return Source(name, head.get("about", ""), sets, tuple(head.get("includes", ())))
 
 
-def resolve(name: str, folder: Path = SOURCES) -> list[Source]:
+def _named(values: Any, name: str) -> Any:
+    """The values with ``{name}`` filled in."""
+    if isinstance(values, str):
+        return values.replace("{name}", name)
+    if isinstance(values, list):
+        return [_named(value, name) for value in values]
+    return {key: _named(value, name) for key, value in values.items()} if isinstance(values, Mapping) else values
+
+
+def _made(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    """A set, or its media, of plain values.
+
+    The parser of settings is not asked: it would take a prompt like "Answer: {text}" for a mapping, and a hundred sets
+    would take it seconds.
+    """
+    check_keys(kind, values, where)
+    hints = get_type_hints(kind)
+    return kind(**{name: _checked(value, hints[name], f"{where}.{name}") for name, value in values.items()})
+
+
+def _checked(value: Any, hint: Any, where: str) -> Any:
+    """``value`` if it is of the type that a field has; lists become tuples."""
+    if hint is Any:
+        return value
+    kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    if value is None and type(None) in kinds:
+        return None
+    kind = kinds[0]
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        inner = get_args(kind)[0]
+        return tuple(
+            _made(MediaFiles, entry, f"{where}[{i}]")
+            if inner is MediaFiles
+            else _checked(entry, inner, f"{where}[{i}]")
+            for i, entry in enumerate(value)
+        )
+    if get_origin(kind) is dict and isinstance(value, Mapping):
+        return {str(key): _checked(entry, get_args(kind)[1], f"{where}.{key}") for key, entry in value.items()}
+    if isinstance(kind, type) and isinstance(value, kind) and not isinstance(value, bool):
+        return value
+    expected = {str: "words", int: "a whole number"}.get(kind, "a list" if get_origin(kind) is tuple else "a mapping")
+    raise InputError(where, expected=expected, got=repr(value), remedy="see the other sources")
+
+
+def resolve(name: str, folder: Path | None = None) -> list[Source]:
     """The sources that ``name`` stands for: a source, ``source/set``, or a group of these; each set once.
 
     Raises:

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from data_prep.converters import Media
 from data_prep.converters.registry import CONVERTERS
+from data_prep.engine.upstream_rows import read_rows
+from data_prep.engine.write_sets import write_ranked
 from data_prep.source import SourceSet
-from data_prep.upstream_rows import read_rows
-from data_prep.write_sets import write_ranked
 from mmembed.evaluation.retrieval_set import read_retrieval_set
 
 FOLDER_FILES = 1000

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.lock import locked
-from data_prep.manifest import is_prepared, read_manifest
+from data_prep.engine.lock import locked
+from data_prep.engine.manifest import is_prepared, read_manifest
+from data_prep.engine.preparation import Wishes, prepare
 from data_prep.miniatures import clips, clips_ranked, image_pairs, image_ranked, pages, pages_ranked
 from data_prep.miniatures.studio import Studio
-from data_prep.preparation import Wishes, prepare
 from data_prep.source import Source, SourceSet, resolve
 from mmembed.files import fingerprint, write_json
 

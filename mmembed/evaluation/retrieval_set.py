@@ -127,7 +127,11 @@ def read_retrieval_set(folder: Path | str) -> RetrievalSet:
     path = folder / "candidates.jsonl"
     candidates = None
     if path.exists():
-        candidates = _read_rows(path, queries, lambda row, where: check_candidates(row, corpus, where))
+        # one string for a target, however many queries rank it
+        names = {target: target for target in corpus}
+        candidates = _read_rows(
+            path, queries, lambda row, where: [names[target] for target in check_candidates(row, corpus, where)]
+        )
     path = folder / "groups.jsonl"
     groups = _read_rows(path, queries, check_groups, name="groups") if path.exists() else {}
     try:

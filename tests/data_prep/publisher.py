@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from data_prep.clones import LocalClone
+from data_prep.engine.clones import LocalClone
 from data_prep.miniatures.studio import Studio
 from data_prep.source import MediaFiles, Source, SourceSet
 

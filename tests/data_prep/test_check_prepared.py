@@ -8,8 +8,8 @@ import pytest
 
 from data_prep import source as sources
 from data_prep.check import main
+from data_prep.engine.preparation import Wishes
 from data_prep.miniatures.studio import Studio
-from data_prep.preparation import Wishes
 from data_prep.prepare import prepare
 from data_prep.source import read_source
 from tests.data_prep.publisher import Publisher, pair_rows

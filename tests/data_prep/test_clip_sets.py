@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from data_prep.converters.clips_ranked.labels import read_labels
+from data_prep.engine.preparation import prepare
 from data_prep.miniatures.draw import COPIES, prepare_miniature
-from data_prep.preparation import prepare
 from data_prep.source import read_source, resolve
 from mmembed.evaluation.benchmark import read_benchmark
 from mmembed.evaluation.retrieval_set import read_retrieval_set

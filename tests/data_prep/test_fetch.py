@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.clones import LocalClone, Repositories
-from data_prep.fetch import check_sha256
+from data_prep.engine.clones import LocalClone, Repositories, commit_of
+from data_prep.engine.fetch import check_sha256
 from mmembed.errors import InputError
 from tests.data_prep.hub import COMMIT, Hub
 
@@ -21,7 +21,7 @@ BIG = random.Random(0).randbytes(24_000_000)
 GET = """
 import json, sys
 from pathlib import Path
-from data_prep.clones import Repositories
+from data_prep.engine.clones import Repositories
 from mmembed.errors import InputError
 repo, revision, root, *patterns = sys.argv[1:]
 try:
@@ -138,6 +138,15 @@ def test_what_the_hub_refuses_is_said_in_words(hub, tmp_path):
     assert "o/n: expected a commit of the repository, got none of that name" in commit
 
 
+def test_a_repository_whose_paths_lead_out_is_refused(hub, tmp_path):
+    hub.repos["o/evil"] = {"../../escaped.txt": b"x"}
+
+    said = get(hub, tmp_path, "o/evil", "", str(tmp_path), "**")["error"]
+
+    assert "o/evil: expected paths below the repository, got '../../escaped.txt'" in said
+    assert not list(tmp_path.rglob("escaped.txt"))
+
+
 def test_no_network_and_the_offline_switch_are_told_apart(hub, tmp_path):
     offline = get(hub, tmp_path, "o/n", "", str(tmp_path), "*", HF_HUB_OFFLINE="1")["error"]
     hub.close()
@@ -164,6 +173,35 @@ def test_a_copy_that_is_not_there_is_not_downloaded_instead(tmp_path):
         InputError, match=r"expected a copy of owner/name at .*owner/name or .*/name, got no such folder"
     ):
         Repositories(tmp_path, tmp_path).open("owner/name", None)
+
+
+def test_a_copy_says_its_commit_where_git_or_the_client_wrote_it_down(tmp_path):
+    for name, file, text in (
+        ("detached", ".git/HEAD", "a" * 40),
+        ("client", ".cache/huggingface/download/data/x.parquet.metadata", "b" * 40 + "\netag\n1.5\n"),
+        ("branch", ".git/refs/heads/main", "c" * 40),
+        ("packed", ".git/packed-refs", "# pack\n" + "d" * 40 + " refs/heads/main\n"),
+    ):
+        path = tmp_path / name / file
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+        if name in ("branch", "packed"):
+            (tmp_path / name / ".git/HEAD").write_text("ref: refs/heads/main\n")
+    (tmp_path / "plain").mkdir()
+
+    commits = {path.name: commit_of(path) for path in tmp_path.iterdir()}
+
+    letters = {"detached": "a", "client": "b", "branch": "c", "packed": "d"}
+    assert commits == {name: letter * 40 for name, letter in letters.items()} | {"plain": ""}
+
+
+def test_a_copy_of_another_commit_than_is_pinned_is_refused(tmp_path):
+    (tmp_path / "o/n/.git").mkdir(parents=True)
+    (tmp_path / "o/n/.git/HEAD").write_text("a" * 40)
+
+    assert Repositories(tmp_path, tmp_path).open("o/n", "a" * 40).revision == "a" * 40
+    with pytest.raises(InputError, match=rf"o/n: expected commit {'b' * 40} of o/n, got {'a' * 40}"):
+        Repositories(tmp_path, tmp_path).open("o/n", "b" * 40)
 
 
 def test_files_of_a_copy_that_differ_from_the_checksum_stay(tmp_path):

@@ -8,11 +8,11 @@ import yaml
 from data_prep.converters import Media
 from data_prep.converters.image_ranked import OTHER_QUERY, OTHER_TARGET, OTHER_TEXT, REPEATED, RULES
 from data_prep.converters.registry import CONVERTERS
+from data_prep.engine.upstream_rows import read_rows
+from data_prep.engine.write_sets import write_ranked
 from data_prep.miniatures import image_ranked
 from data_prep.miniatures.draw import prepare_miniature
 from data_prep.source import read_source
-from data_prep.upstream_rows import read_rows
-from data_prep.write_sets import write_ranked
 from mmembed.counters import counting
 from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import Task, read_benchmark

@@ -2,8 +2,8 @@
 
 import pytest
 
-from data_prep.clones import LocalClone, Repositories
-from data_prep.media_tree import find_media, link, provide
+from data_prep.engine.clones import LocalClone, Repositories
+from data_prep.engine.media_tree import find_media, link, provide
 from data_prep.miniatures.studio import Studio
 from data_prep.source import MediaFiles, SourceSet
 from mmembed.errors import InputError

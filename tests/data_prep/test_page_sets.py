@@ -11,10 +11,10 @@ import yaml
 from data_prep.converters import Media
 from data_prep.converters.pages_ranked import NOT_RELEVANT, SAME_ID, SAME_PAGE, TWICE, visrag_name
 from data_prep.converters.registry import CONVERTERS
+from data_prep.engine.upstream_rows import read_rows
 from data_prep.miniatures.draw import prepare_miniature
 from data_prep.miniatures.studio import draw, encoded
 from data_prep.source import SourceSet, read_source
-from data_prep.upstream_rows import read_rows
 from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import read_benchmark
 from mmembed.evaluation.retrieval_set import read_retrieval_set

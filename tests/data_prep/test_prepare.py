@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import manifest as manifests
-from data_prep.manifest import is_prepared, read_manifest
+from data_prep.engine import manifest as manifests
+from data_prep.engine.manifest import is_prepared, read_manifest
+from data_prep.engine.preparation import Wishes
 from data_prep.miniatures.draw import prepare_miniature
-from data_prep.preparation import Wishes
 from data_prep.prepare import prepare
 from data_prep.source import read_source
 from mmembed.data.tables import open_table

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from data_prep.manifest import read_manifest
+from data_prep.engine.manifest import read_manifest
+from data_prep.engine.preparation import Wishes
 from data_prep.miniatures.draw import draw_source
 from data_prep.miniatures.studio import Studio
-from data_prep.preparation import Wishes
 from data_prep.prepare import prepare
 from data_prep.source import read_source
 from mmembed.data.tables import open_table

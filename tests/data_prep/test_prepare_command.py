@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from data_prep import source as sources
-from data_prep.lock import locked
-from data_prep.manifest import read_manifest
+from data_prep.engine.lock import locked
+from data_prep.engine.manifest import read_manifest
 from data_prep.miniatures.draw import draw_source
 from data_prep.prepare import main
 from data_prep.source import read_source

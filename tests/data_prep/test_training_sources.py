@@ -7,9 +7,9 @@ import yaml
 
 from data_prep.check import main as check
 from data_prep.converters.registry import CONVERTERS
+from data_prep.engine.preparation import Wishes, prepare
 from data_prep.miniatures.draw import COPIES, draw_source, prepare_miniature
 from data_prep.miniatures.studio import ROWS
-from data_prep.preparation import Wishes, prepare
 from data_prep.source import read_source, resolve
 from mmembed.data.tables import open_table
 from mmembed.errors import InputError

@@ -2,14 +2,16 @@
 
 import io
 import os
+import shutil
 import stat
 import tarfile
 import zipfile
+from collections import namedtuple
 
 import pytest
 
-from data_prep import unpack as module
-from data_prep.unpack import Archive, archives_of, is_archive, is_unpacked, unpack
+from data_prep.engine import unpack as module
+from data_prep.engine.unpack import Archive, archives_of, is_archive, is_unpacked, unpack
 from mmembed.errors import InputError
 
 FILES = {"a/one.txt": b"1" * 3000, "a/b/two.txt": os.urandom(5000), "three.txt": b""}
@@ -199,6 +201,17 @@ def test_an_archive_that_unpacks_to_far_too_much_is_refused(tmp_path, monkeypatc
         archive = kind(tmp_path / file, {"zeros": bytes(5_000_000)})
 
         with pytest.raises(InputError, match=r"expected at most \d+ bytes, 100 times the archive, got 5000000 bytes"):
+            unpack(archive, tmp_path / "out")
+
+        assert not (tmp_path / "out").exists()
+
+
+def test_no_room_on_the_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(10))
+    for kind, file in ((tar, "x.tar.gz"), (zipped, "x.zip")):
+        archive = kind(tmp_path / file)
+
+        with pytest.raises(InputError, match=rf"{file}: expected 0\.0 GB of room in .*, got 0\.0 GB; free space"):
             unpack(archive, tmp_path / "out")
 
         assert not (tmp_path / "out").exists()

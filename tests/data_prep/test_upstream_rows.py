@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.clones import LocalClone
+from data_prep.engine.clones import LocalClone
+from data_prep.engine.upstream_rows import front_matter, read_rows, regex_of, row_files
 from data_prep.source import SourceSet
-from data_prep.upstream_rows import front_matter, read_rows, regex_of, row_files
 from mmembed.errors import InputError
 
 FRONT = """---
