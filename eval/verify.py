@@ -11,9 +11,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from eval import run as evaluation
+from eval.printing import console
 from mmembed.commands import is_first_process
 from mmembed.errors import InputError
 from mmembed.evaluation.expected import compare, find_entry
+from mmembed.evaluation.means import compare_means
 from mmembed.evaluation.scores import read_scores
 from mmembed.evaluation.tables import comparison_table
 
@@ -55,9 +57,11 @@ def verify(options: argparse.Namespace, passed_on: Sequence[str]) -> int:
     if not is_first_process():
         return 0
     scores = read_scores(options.output, benchmark)
-    compared = list(compare(scores, expected, benchmark, force=options.force).values())
-    evaluation.console().print(comparison_table(compared, expected, benchmark))
-    as_expected = all(comparison.verdict == "ok" for comparison in compared)
+    compared = compare(scores, expected, benchmark, force=options.force)
+    means = compare_means(compared, expected, benchmark)
+    console().print(comparison_table(list(compared.values()), expected, benchmark, means=means))
+    verdicts = [comparison.verdict for comparison in (*compared.values(), *means)]
+    as_expected = "ok" in verdicts and set(verdicts) <= {"ok", "differs"}
     return 0 if as_expected and not scores["failed"] else 1
 
 

@@ -13,6 +13,9 @@ from mmembed.settings import check_named, load_yaml, read_settings
 
 Candidates = Literal["shared", "local"]
 Ties = Literal["index", "pessimistic"]
+OVERALL = "overall"
+"""The part of a benchmark that is all of it."""
+GRADED = ("ndcg_linear@", "ndcg_exponential@")
 BLIND_NAMES = (
     *("grey_image", "blank_page", "shuffle_words", "shuffle_frames"),
     *("no_instruction", "no_image", "no_text", "no_region"),
@@ -91,6 +94,8 @@ class Task:
     """What the row is counted with in a mean over a modality, e.g. ``image``; empty is none."""
     category: str = ""
     """What it is counted with in a mean within the modality, e.g. ``I-CLS``; empty is none."""
+    published_as: str | None = None
+    """What the published leaderboard calls it; null is its name."""
     revision: str | None = None
     """Fingerprint the data must have; null takes them as they are, and the scores name what they were."""
     ndcg_fault_seed: int | None = None
@@ -116,6 +121,10 @@ class Task:
                         blinds, expected="ways to blind", got=f"'{name}'", remedy=nearest(name, BLIND_NAMES)
                     )
         metric_and_k(self.metric)
+        if self.category and not self.modality:
+            raise InputError(
+                "category", expected="a modality beside it", got=f"'{self.category}' alone", remedy="write modality:"
+            )
         if self.prompts in self.wordings:
             got = f"'{self.prompts}', which is the row's own"
             raise InputError("wordings", expected="other versions than prompts", got=got, remedy="rename one of them")
@@ -144,6 +153,26 @@ class Benchmark:
     """The file's name without its suffix."""
     tasks: dict[str, Task]
     """The rows."""
+
+    @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """What means are taken over: each modality and its categories, then all; names of their tasks.
+
+        Raises:
+            InputError: a category whose name another part has.
+        """
+        found: dict[str, tuple[str, ...]] = {}
+        for modality in dict.fromkeys(task.modality for task in self.tasks.values() if task.modality):
+            own = [task for task in self.tasks.values() if task.modality == modality]
+            groups = {name: [task for task in own if task.category == name] for name in (task.category for task in own)}
+            for name, tasks in {modality: own, **{key: group for key, group in groups.items() if key}}.items():
+                if name in (*found, OVERALL):
+                    raise InputError(
+                        f"{self.name}: {tasks[0].name}", expected="names of its own for modalities and categories",
+                        got=f"'{name}' twice", remedy="rename one of the two",
+                    )  # fmt: skip
+                found[name] = tuple(task.name for task in tasks)
+        return found | {OVERALL: tuple(self.tasks)}
 
     def only(self, names: Sequence[str]) -> "Benchmark":
         """The benchmark of these tasks alone, in its own order.
@@ -180,6 +209,21 @@ class Benchmark:
             )  # fmt: skip
         return Benchmark(self.name, {name: task.worded(version) for name, task in self.tasks.items()})
 
+    def with_ndcg_fault(self, seed: int) -> "Benchmark":
+        """The benchmark with the grades permuted as published, see :attr:`Task.ndcg_fault_seed`.
+
+        Raises:
+            InputError: no task has a metric that looks at grades.
+        """
+        graded = {name: task for name, task in self.tasks.items() if task.metric.startswith(GRADED)}
+        if not graded:
+            raise InputError(
+                "ndcg-fault", expected="a task with a graded metric", got=f"none in {self.name}", remedy="leave it out"
+            )
+        return Benchmark(
+            self.name, self.tasks | {name: replace(task, ndcg_fault_seed=seed) for name, task in graded.items()}
+        )
+
     def _having(self, field_name: str, value: str, known: Collection[str]) -> list[str]:
         found = [name for name, task in self.tasks.items() if getattr(task, field_name) == value]
         if not value or not found:
@@ -201,7 +245,7 @@ def read_benchmark(path: Path | str) -> Benchmark:
     """
     content = load_yaml(path)
     tasks: dict[str, Task] = {}
-    for name in _included(path, content):
+    for name in included(path, content):
         _add(tasks, read_benchmark(Path(path).with_name(f"{name}.yaml")).tasks, path)
     rows = {key: value for key, value in content.items() if key != "include"} if tasks else content
     own = check_named(path, rows, "tasks", "task")
@@ -209,7 +253,12 @@ def read_benchmark(path: Path | str) -> Benchmark:
     return Benchmark(Path(path).stem, tasks)
 
 
-def _included(path: Path | str, content: Any) -> list[str]:
+def included(path: Path | str, content: Any) -> list[str]:
+    """Names of the files beside it that a YAML file takes in by ``include``.
+
+    Raises:
+        InputError: something else than a list of other names.
+    """
     names = content.get("include", []) if isinstance(content, Mapping) else []
     wrong = not isinstance(names, list) or not all(isinstance(name, str) and name != Path(path).stem for name in names)
     if wrong or ("include" in content and not names):

@@ -10,20 +10,22 @@ A file holds the entries of one benchmark and has its name::
         scores:
           image_to_caption: 0.652
           question: {metric: ndcg_linear@5, score: 0.41, tolerance: 0.05}
+
+``include: [name, ...]`` beside them takes the entries of other files of the folder; one of the same name adds to it.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from mmembed.errors import InputError, nearest
-from mmembed.evaluation.benchmark import Benchmark
+from mmembed.evaluation.benchmark import Benchmark, included
 from mmembed.evaluation.metrics import metric_and_k
 from mmembed.evaluation.scores import quick_words
-from mmembed.settings import load_named, read_settings
+from mmembed.settings import check_named, load_yaml, read_settings
 
-Verdict = Literal["ok", "above", "below", "missing", "other metric", "other protocol"]
+Verdict = Literal["ok", "above", "below", "missing", "other metric", "other protocol", "differs"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class ExpectedScore:
     """How far ours may be from it, as a fraction; null is the entry's."""
     protocol_id: str | None = None
     """The protocol it was measured under; under another one it is not compared. Null compares in any case."""
+    prompts: str | None = None
+    """The version of the prompts it was measured under; under another one it is not compared."""
+    differs: str | None = None
+    """What else was measured than the benchmark's row says, e.g. older data; it is shown, and not compared."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.score <= 1:
@@ -66,9 +72,14 @@ class Expected:
     """The last commit of this repository at which they held; null where nobody has measured it."""
     tolerance: float = 0.02
     """How far ours may be from them, as a fraction."""
+    mean_tolerances: dict[str, float] = field(default_factory=dict)
+    """The same for means over a modality, a category or ``overall``; a mean without one has the entry's."""
+    note: str = ""
+    """What one must know to compare with them."""
 
     def __post_init__(self) -> None:
-        _check_tolerance(self.tolerance)
+        for tolerance in (self.tolerance, *self.mean_tolerances.values()):
+            _check_tolerance(tolerance)
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class Comparison:
         published: the expected score.
         tolerance: how far the two may be apart.
         verdict: ``ok`` within the tolerance, ``above`` or ``below`` beyond it, ``missing`` without a score of ours;
-            what has another metric or protocol is not compared.
+            what has another metric or protocol is not compared, nor what ``differs`` as its entry says.
         why: why it was not compared; empty where it was.
         protocol: id of the protocol of our score; empty where there is none.
     """
@@ -109,8 +120,7 @@ def read_expected(path: Path | str) -> dict[str, Expected]:
         InputError: broken YAML, a repeated key, an unknown field (the nearest one is named) or an unusable value: file,
             entry and field.
     """
-    entries = load_named(path, "entries", "entry")
-    return {name: _read_entry(entry, f"{path}: entries.{name}") for name, entry in entries.items()}
+    return {name: _read_entry(entry, f"{path}: entries.{name}") for name, entry in _entries(path).items()}
 
 
 def find_entry(folder: Path, benchmark: Benchmark, name: str | None = None) -> Expected:
@@ -132,14 +142,9 @@ def find_entry(folder: Path, benchmark: Benchmark, name: str | None = None) -> E
     name = next(iter(entries)) if name is None else name
     if name not in entries:
         raise InputError(path, expected="an entry of the file", got=f"'{name}'", remedy=nearest(name, entries))
-    for task in entries[name].scores:
-        if task not in benchmark.tasks:
-            raise InputError(
-                f"{path}: entries.{name}.scores",
-                expected=f"a task of {benchmark.name}",
-                got=f"'{task}'",
-                remedy=nearest(task, benchmark.tasks),
-            )
+    _check_known(entries[name].scores, benchmark.tasks, f"{path}: entries.{name}.scores", f"a task of {benchmark.name}")
+    where = f"{path}: entries.{name}.mean_tolerances"
+    _check_known(entries[name].mean_tolerances, benchmark.parts, where, f"a mean of {benchmark.name}")
     return entries[name]
 
 
@@ -152,7 +157,7 @@ def compare(
         scores: the content of ``scores.json``.
         expected: the entry.
         benchmark: gives the metric where the entry names none.
-        force: compare across protocols too, and quick evaluations; never across metrics.
+        force: compare across protocols too, quick evaluations and what differs; never across metrics.
     """
     return {
         name: _compare(name, published, published.metric or benchmark.tasks[name].metric, scores, expected, force)
@@ -178,14 +183,56 @@ def _compare(
         return judged("other protocol", f"ours is {quick_words(scores)}")
     if not force and published.protocol_id not in (None, row["protocol_id"]):
         return judged("other protocol", f"ours is {row['protocol_id']}, expected under {published.protocol_id}")
-    return judged(_verdict(row["score"], published.score, tolerance), ours=row["score"])
+    if not force and published.differs is not None:
+        return judged("differs", published.differs)
+    if not force and published.prompts is not None:
+        prompts = scores["protocol"]["tasks"][name]["prompts"]
+        if prompts != published.prompts:
+            return judged("differs", f"ours has prompts {prompts}, published under {published.prompts}")
+    return judged(verdict_of(row["score"], published.score, tolerance), ours=row["score"])
 
 
-def _verdict(ours: float, published: float, tolerance: float) -> Verdict:
+def verdict_of(ours: float, published: float, tolerance: float) -> Verdict:
+    """Whether two fractions are as near as they must be: ``ok``, ``above`` or ``below``."""
     # 0.9 is 0.1 from 1.0, which binary fractions deny
     if abs(ours - published) <= tolerance + 1e-9:
         return "ok"
     return "above" if ours > published else "below"
+
+
+def _entries(path: Path | str) -> dict[str, dict[str, Any]]:
+    """The fields of each entry, those of included files first."""
+    content = load_yaml(path)
+    found: dict[str, dict[str, Any]] = {}
+    names = included(path, content)
+    for name in names:
+        for entry, fields in _entries(Path(path).with_name(f"{name}.yaml")).items():
+            found[entry] = _both(found.get(entry, {}), fields, f"{path}: entries.{entry}")
+    rows = {key: value for key, value in content.items() if key != "include"} if names else content
+    for entry, fields in check_named(path, rows, "entries", "entry").items():
+        found[entry] = _both(found.get(entry, {}), fields, f"{path}: entries.{entry}")
+    return found
+
+
+def _both(one: Mapping[str, Any], other: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The fields of an entry from two files: mappings are joined, of other values the later counts."""
+    both = {**one, **other}
+    for name in one.keys() & other.keys():
+        if isinstance(one[name], Mapping) and isinstance(other[name], Mapping):
+            again = sorted(one[name].keys() & other[name].keys())
+            if name == "scores" and again:
+                raise InputError(
+                    f"{where}.scores.{again[0]}", expected="each task once", got="that of an included file again",
+                    remedy="leave one of the two out",
+                )  # fmt: skip
+            both[name] = {**one[name], **other[name]}
+    return both
+
+
+def _check_known(names: Iterable[str], known: Collection[str], where: str, what: str) -> None:
+    for name in names:
+        if name not in known:
+            raise InputError(where, expected=what, got=f"'{name}'", remedy=nearest(name, known))
 
 
 def _read_entry(entry: Mapping[str, Any], where: str) -> Expected:

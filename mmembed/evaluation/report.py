@@ -13,11 +13,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mmembed.evaluation.benchmark import Benchmark
 from mmembed.evaluation.contact_sheets import ContactSheet, Example, is_hit, spread
 from mmembed.evaluation.expected import Comparison, Expected, compare
+from mmembed.evaluation.means import part_means
 from mmembed.evaluation.metrics import metric_and_k
 from mmembed.evaluation.rankings import Ranking, read_rankings
 from mmembed.evaluation.retrieval_set import read_retrieval_set
 from mmembed.evaluation.scores import our_overall, percent, quick_words, read_scores
-from mmembed.evaluation.tables import SIGNS, markdown, marks, plain, signed
+from mmembed.evaluation.tables import SIGNS, markdown, marks, mean_cells, plain, signed
 from mmembed.evaluation.thumbnails import Thumbnails
 from mmembed.files import write_text
 from mmembed.media.settings import MediaSettings
@@ -110,6 +111,7 @@ def write_report(
         protocol=scores["protocol"],
         sections=sections,
         overall=our_overall(scores, benchmark),
+        parts=part_means(scores, benchmark, expected),
         quick=quick_words(scores),
         expected=expected,
         compared=compared,
@@ -170,5 +172,11 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "signed": signed, "plain": plain, "sign": SIGNS.__getitem__}
+    environment.filters |= {
+        "percent": percent,
+        "signed": signed,
+        "plain": plain,
+        "sign": SIGNS.__getitem__,
+        "mean_cells": mean_cells,
+    }
     return environment

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mmembed.errors import InputError, LostProcessError
 from mmembed.evaluation.benchmark import Benchmark, Task
 from mmembed.evaluation.crew import Crew
 from mmembed.evaluation.evaluate import TaskResult, evaluate_task
+from mmembed.evaluation.means import means, means_row
 from mmembed.evaluation.protocol import protocol_id, protocol_of
 from mmembed.evaluation.rankings import write_rankings
 from mmembed.evaluation.retrieval_set import RetrievalSet, Sample, read_retrieval_set
@@ -35,6 +37,8 @@ class Evaluation:
         identity: name of everything that the model's vectors depend on; empty where nobody can tell.
         sample: score only this part of each set; None is all.
         media: how media of blinded items are decoded.
+        about: what the scores say of how they came about, see :func:`mmembed.evaluation.about.about`.
+        remedy: what to do for a task whose data are not there, in words.
     """
 
     benchmark: Benchmark
@@ -44,13 +48,25 @@ class Evaluation:
     identity: str = ""
     sample: Sample | None = None
     media: MediaSettings | None = None
+    about: Mapping[str, Any] | None = None
+    remedy: Callable[[Task], str] | None = None
+
+    def missing(self, task: Task) -> InputError | None:
+        """What to say where the folder of a task's data is not there; None where it is."""
+        folder = self.data_root / task.data
+        if folder.is_dir():
+            return None
+        remedy = "prepare it, or check --data-root" if self.remedy is None else self.remedy(task)
+        return InputError(folder, expected="the folder of a retrieval set", got="no such folder", remedy=remedy)
 
     def read(self, task: Task) -> RetrievalSet:
         """The data of a task, as they are scored.
 
         Raises:
-            InputError: data that cannot be used, or of another revision than the row names.
+            InputError: data that are not there or cannot be used, or of another revision than the row names.
         """
+        if (error := self.missing(task)) is not None:
+            raise error
         found = read_retrieval_set(self.data_root / task.data)
         if task.revision is not None and (revision := found.fingerprint()) != task.revision:
             raise InputError(
@@ -88,7 +104,15 @@ def evaluate_benchmark(evaluation: Evaluation, crew: Crew, tasks: Sequence[str] 
         "quick": None if sample is None else vars(sample),
         "tasks": {},
     }
-    scores: dict[str, Any] = {"protocol": protocol, "tasks": {}, "failed": {}, "partial": True}
+    scores: dict[str, Any] = {
+        "protocol": protocol,
+        "tasks": {},
+        "means": means_row(means({}, benchmark)),
+        "failed": {},
+        "partial": True,
+        "about": {**(evaluation.about or {}), "timings": {}},
+    }
+    started = time.perf_counter()
     # what an earlier run left must not be taken for scores of this one
     write_json(evaluation.output / "scores.json", scores)
     for name, task in chosen.tasks.items():
@@ -103,21 +127,29 @@ def evaluate_benchmark(evaluation: Evaluation, crew: Crew, tasks: Sequence[str] 
             # whatever a library raised: the other tasks do not depend on it, and nothing is hidden
             scores["failed"][name] = f"{type(error).__name__}: {error}"
             logger.exception("%s: failed", name)
+        ours = {name: row["score"] for name, row in scores["tasks"].items()}
+        scores["means"] = means_row(means(ours, benchmark))
+        scores["about"]["seconds"] = round(time.perf_counter() - started, 3)
         scores["partial"] = sample is not None or scores["tasks"].keys() != benchmark.tasks.keys()
         write_json(evaluation.output / "scores.json", scores)
     return scores
 
 
 def _evaluate(task: Task, evaluation: Evaluation, crew: Crew, scores: dict[str, Any]) -> None:
+    started = time.perf_counter()
     retrieval_set = evaluation.read(task)
+    timings = {"read": time.perf_counter() - started}
     result = evaluate_task(task, retrieval_set, crew, media=evaluation.media)
     write_rankings(evaluation.output / "rankings" / f"{task.name}.jsonl", result.rankings)
     _write_embeddings(evaluation.output / "embeddings" / f"{task.name}.safetensors", result, retrieval_set)
     protocol = protocol_of(task, retrieval_set, evaluation.sample)
     name = protocol_id(protocol)
     scores["protocol"]["tasks"][task.name] = {"id": name} | asdict(task) | protocol
-    scores["tasks"][task.name] = result.row() | {"protocol_id": name}
-    logger.info("%s: %s %.1f, protocol %s, %.1f s", task.name, task.metric, 100 * result.score, name, result.seconds)
+    row = result.row() | {"protocol_id": name}
+    scores["tasks"][task.name] = row
+    timings |= result.seconds
+    scores["about"]["timings"][task.name] = {part: round(seconds, 3) for part, seconds in timings.items()}
+    logger.info("%s: %s %.1f, protocol %s, %.1f s", task.name, task.metric, 100 * result.score, name, row["seconds"])
 
 
 def _write_embeddings(path: Path, result: TaskResult, retrieval_set: RetrievalSet) -> None:

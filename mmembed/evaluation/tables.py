@@ -9,6 +9,7 @@ from rich.table import Table
 
 from mmembed.evaluation.benchmark import Benchmark, Passing
 from mmembed.evaluation.expected import Comparison, Expected, Verdict, compare
+from mmembed.evaluation.means import PartMean, part_means
 from mmembed.evaluation.scores import our_overall, overall, percent, quick_words
 
 SIGNS: dict[Verdict, str] = {
@@ -18,8 +19,13 @@ SIGNS: dict[Verdict, str] = {
     "missing": "–",  # noqa: RUF001
     "other metric": "≠",
     "other protocol": "≠",
+    "differs": "≠",
 }
-LEGEND = "published: ✓ within its tolerance, ▲ above, ▼ below, ≠ another metric or protocol"
+COLUMNS = ("score", "±", "chance", "blind", "published", "queries", "protocol", "passes")
+"""Columns of the table of tasks, after task and metric."""
+LEFT = ("task", "metric", "protocol", "passes", "mean", "compared")
+"""Those that hold words."""
+LEGEND = "published: ✓ within its tolerance, ▲ above, ▼ below, ≠ another metric, protocol or data"
 
 
 def marks(row: Mapping[str, Any], passing: Passing | None) -> dict[str, bool]:
@@ -46,45 +52,77 @@ def table_text(scores: Mapping[str, Any], benchmark: Benchmark, *, expected: Exp
     table = _table(_title(scores), "\n".join([*_notes(scores, benchmark, expected), *failed]))
     table.add_column("task", overflow="fold", min_width=12)
     table.add_column("metric", overflow="fold", min_width=7)
-    columns = ("score", "±", "chance", "blind", *(["published"] if compared else []), "queries")
+    columns = _columns(scores, benchmark, compared)
     for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("protocol", no_wrap=True)
-    table.add_column("passes", no_wrap=True)
+        table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=True)
     for name, row in scores["tasks"].items():
         signs = "".join("✓" if mark else "✗" for mark in marks(row, benchmark.tasks[name].passing).values())
-        table.add_row(
-            name, row["metric"], *_numbers(row, compared, name), f"{row['queries']}", row["protocol_id"], signs
-        )
+        cells = _numbers(row, compared.get(name)) | {"protocol": row["protocol_id"], "passes": signs}
+        table.add_row(name, row["metric"], *(cells[column] for column in columns))
     for name in scores["failed"]:
         table.add_row(f"[red]{name}[/red]", "[red]failed[/red]")
     return table
 
 
-def comparison_table(compared: Sequence[Comparison], expected: Expected, benchmark: Benchmark) -> Table:
-    """Our scores beside an entry's, with a verdict for each task.
+def means_table(scores: Mapping[str, Any], benchmark: Benchmark, *, expected: Expected | None = None) -> Table | None:
+    """The means over modalities, categories and all as a small table; None where the benchmark has no parts.
+
+    Args:
+        scores: the content of ``scores.json``.
+        benchmark: the parts.
+        expected: an entry to show beside the means.
+    """
+    parts = part_means(scores, benchmark, expected)
+    if len(parts) == 1:
+        return None
+    table = _table("means", "")
+    table.add_column("mean", no_wrap=True)
+    columns = ("tasks", "score", *(("published", "compared") if expected else ()))
+    for name in columns:
+        table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=True)
+    for part in parts:
+        cells = [f"{part.ours.total}", *mean_cells(part)][: len(columns)]
+        table.add_row(f"  {part.name}" if part.is_category else part.name, *cells)
+    return table
+
+
+def comparison_table(
+    compared: Sequence[Comparison], expected: Expected, benchmark: Benchmark, *, means: Sequence[Comparison] = ()
+) -> Table:
+    """Our scores beside an entry's, with a verdict for each task and each mean.
 
     Args:
         compared: what :func:`compare` gave.
         expected: the entry.
         benchmark: says whether there is a mean.
+        means: what :func:`mmembed.evaluation.means.compare_means` gave.
     """
     ours = overall({row.task: row.ours for row in compared if row.ours is not None}, benchmark)
     theirs = overall({row.task: row.published for row in compared}, benchmark)
     held = "" if expected.commit is None else f", held at {expected.commit}"
-    caption = f"ours: {ours}; published: {theirs}\n{expected.source}{held}"
-    table = _table(f"{expected.name}: {expected.model}", caption)
+    caption = [f"ours: {ours}; published: {theirs}", f"{expected.source}{held}"]
+    caption += [expected.note] if expected.note else []
+    table = _table(f"{expected.name}: {expected.model}", "\n".join([*caption, *_reasons((*compared, *means))]))
     table.add_column("task", overflow="fold", min_width=12)
     table.add_column("metric", overflow="fold", min_width=7)
-    for name in ("ours", "published", "difference", "tolerance"):
+    for name in ("ours", "published", "diff", "within"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("protocol", no_wrap=True)
-    table.add_column("verdict", overflow="fold", min_width=14)
-    for row in compared:
+    table.add_column("verdict", no_wrap=True)
+    last = compared[-1] if means else None
+    for row in (*compared, *means):
         numbers = (percent(row.ours), percent(row.published), signed(row.difference), percent(row.tolerance))
-        verdict = f"{row.verdict}: {row.why}" if row.why else row.verdict
-        table.add_row(row.task, row.metric, *numbers, row.protocol, escape(verdict))
+        table.add_row(row.task, row.metric, *numbers, row.protocol, row.verdict, end_section=row is last)
     return table
+
+
+def _reasons(compared: Iterable[Comparison]) -> list[str]:
+    """Why some are not compared, each reason with those that have it."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in compared:
+        if row.why:
+            found.setdefault((row.verdict, row.why), []).append(row.task)
+    return [f"{verdict}: {', '.join(tasks)}: {why}" for (verdict, why), tasks in found.items()]
 
 
 def markdown(scores: Mapping[str, Any], benchmark: Benchmark, *, expected: Expected | None = None) -> str:
@@ -96,21 +134,21 @@ def markdown(scores: Mapping[str, Any], benchmark: Benchmark, *, expected: Expec
         expected: an entry to show beside the scores.
     """
     compared = {} if expected is None else compare(scores, expected, benchmark)
-    heads = ["task", "metric", "score", "±", "chance", "blind", *(["published"] if compared else [])]
-    heads += ["queries", "protocol", "passes"]
-    left = {"task", "metric", "protocol", "passes"}
+    columns = _columns(scores, benchmark, compared)
+    heads = ["task", "metric", *columns]
     lines = [
         f"# {_cell(_title(scores))}",
         "",
         *(f"- {_cell(note)}" for note in _notes(scores, benchmark, expected)),
         "",
     ]
-    lines += [_row(heads), _row("---" if head in left else "---:" for head in heads)]
+    lines += _means_lines(scores, benchmark, expected)
+    lines += _head(heads)
     for name, row in scores["tasks"].items():
         passed = marks(row, benchmark.tasks[name].passing).items()
         words = ", ".join(f"{'✓' if reached else '✗'} {condition}" for condition, reached in passed)
-        cells = [f"`{name}`", row["metric"], *_numbers(row, compared, name)]
-        lines.append(_row([*cells, f"{row['queries']}", f"`{row['protocol_id']}`", words]))
+        cells = _numbers(row, compared.get(name)) | {"protocol": f"`{row['protocol_id']}`", "passes": words}
+        lines.append(_row([f"`{name}`", row["metric"], *(cells[column] for column in columns)]))
     lines += [_row([f"`{name}`", "failed", *[""] * (len(heads) - 2)]) for name in scores["failed"]]
     if scores["failed"]:
         lines += ["", "## Failed", ""]
@@ -159,21 +197,61 @@ def _notes(scores: Mapping[str, Any], benchmark: Benchmark, expected: Expected |
         notes.append(quick)
     if expected is not None:
         notes.append(f"{LEGEND}; {expected.name}: {expected.source}")
+        notes += [expected.note] if expected.note else []
     return notes
 
 
-def _numbers(row: Mapping[str, Any], compared: Mapping[str, Comparison], name: str) -> list[str]:
-    numbers = [percent(row["score"]), _half_width(row["interval"]), percent(row["chance"]), percent(row["blind"])]
-    if compared:
-        found = compared.get(name)
-        numbers.append("" if found is None else f"{percent(found.published)} {SIGNS[found.verdict]}")
-    return numbers
+def _columns(scores: Mapping[str, Any], benchmark: Benchmark, compared: Mapping[str, Comparison]) -> list[str]:
+    """The columns after task and metric; what no task has is left out."""
+    rows = scores["tasks"]
+    blind = any(row["blind"] is not None for row in rows.values())
+    passes = any(benchmark.tasks[name].passing for name in rows)
+    shown = {"blind": blind or not rows, "published": bool(compared), "passes": passes or not rows}
+    return [name for name in COLUMNS if shown.get(name, True)]
+
+
+def _numbers(row: Mapping[str, Any], comparison: Comparison | None) -> dict[str, str]:
+    return {
+        "score": percent(row["score"]),
+        "±": _half_width(row["interval"]),
+        "chance": percent(row["chance"]),
+        "blind": percent(row["blind"]),
+        "published": "" if comparison is None else f"{percent(comparison.published)} {SIGNS[comparison.verdict]}",
+        "queries": f"{row['queries']}",
+    }
+
+
+def mean_cells(part: PartMean) -> list[str]:
+    """Our mean, the published one, and what comparing the two gave."""
+    ours = percent(part.ours.mean) if part.ours.mean is not None else str(part.ours)
+    found = part.comparison
+    if found is None or found.difference is None:
+        return [ours, percent(part.published), "" if found is None else SIGNS[found.verdict]]
+    over = found.metric.removeprefix("mean of ")
+    words = f"{SIGNS[found.verdict]} {signed(found.difference)}{f', over {over}' if ' of ' in over else ''}"
+    return [ours, percent(part.published), words]
+
+
+def _means_lines(scores: Mapping[str, Any], benchmark: Benchmark, expected: Expected | None) -> list[str]:
+    parts = part_means(scores, benchmark, expected)
+    if len(parts) == 1:
+        return []
+    heads = ["mean", "tasks", "score", *(["published", "compared"] if expected else [])]
+    rows = []
+    for part in parts:
+        name = part.name if part.is_category else f"**{part.name}**"
+        rows.append(_row([name, f"{part.ours.total}", *mean_cells(part)][: len(heads)]))
+    return [*_head(heads), *rows, ""]
 
 
 def _half_width(interval: tuple[float, float]) -> str:
     """Half an interval's width, times 100."""
     low, high = interval
     return percent((high - low) / 2)
+
+
+def _head(names: Sequence[str]) -> list[str]:
+    return [_row(names), _row("---" if name in LEFT else "---:" for name in names)]
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -64,6 +64,11 @@ def test_rows_become_tasks_in_the_order_of_the_file(tmp_path):
         ("blind_margin", "margin", r"passing.margin: .* did you mean 'blind_margin'\?"),
         ("tasks:", "rows:", r"expected one key, tasks: .* got rows"),
         ("questions: {", "questions: [{", r"YAML|expected"),
+        ("ks: [1, 5]", 'query_layout: "{txt}"', r"captions: query_layout: layout: .* got '{txt}'; did you mean 'text'"),
+        ("ks: [1, 5]", "category: QA", r"captions: category: expected a modality beside it, got 'QA' alone"),
+        ("ks: [1, 5]", 'wordings: {"1": {}}', r"captions: wordings: expected other versions than prompts, got '1'"),
+        ("ks: [1, 5]", "wordings: {old: {instruction: x}}", r"wordings.*instruction.*query_instruction"),
+        ("ks: [1, 5]", 'wordings: {old: {query_layout: "{text} {text}"}}', r"query_layout: .* got '{text}' twice"),
     ],
 )
 def test_a_wrong_row_is_refused_by_file_task_and_field(tmp_path, right, wrong, message):
@@ -93,3 +98,100 @@ def test_reading_rows_does_not_import_torch():
     code = "import sys, mmembed.evaluation.benchmark; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+WORDED = """
+tasks:
+  a: &a
+    data: toy/a
+    metric: ndcg_linear@5
+    modality: page
+    category: A
+    query_instruction: Find it.
+    target_layout: "{media} {instruction}"
+    prompts: new
+    wordings: {old: {query_instruction: "", query_layout: " {text}"}}
+  b: {<<: *a, data: toy/b, category: B, metric: hit@1, wordings: {}}
+  c: {data: toy/c, metric: hit@1, modality: text}
+  d: {data: toy/d, metric: hit@1}
+"""
+
+
+def test_rows_take_the_fields_of_a_row_before_them(tmp_path):
+    tasks = read_benchmark(written(tmp_path, WORDED)).tasks
+
+    assert tasks["b"] == Task(
+        "b", "toy/b", "hit@1", modality="page", category="B", prompts="new", query_instruction="Find it.",
+        target_layout="{media} {instruction}",
+    )  # fmt: skip
+
+
+def test_another_version_of_the_prompts_takes_the_place_of_the_rows_and_back(tmp_path):
+    benchmark = read_benchmark(written(tmp_path, WORDED))
+
+    old = benchmark.worded("old")
+
+    task = old.tasks["a"]
+    assert (task.prompts, task.query_instruction, task.query_layout, task.target_layout) == ("old", "", " {text}", None)
+    assert list(task.wordings) == ["new"]
+    assert {name: old.tasks[name] for name in "bcd"} == {name: benchmark.tasks[name] for name in "bcd"}
+    assert old.worded("new") == benchmark
+    with pytest.raises(InputError, match=r"prompts: expected a version of the prompts of toy, got 'odl'; .*'old'"):
+        benchmark.worded("odl")
+
+
+def test_a_modality_has_its_tasks_and_the_nearest_is_named(tmp_path):
+    benchmark = read_benchmark(written(tmp_path, WORDED))
+
+    assert list(benchmark.of_modality("page").tasks) == ["a", "b"]
+    assert benchmark.parts == {
+        "page": ("a", "b"), "A": ("a",), "B": ("b",), "text": ("c",), "overall": ("a", "b", "c", "d"),
+    }  # fmt: skip
+    with pytest.raises(InputError, match=r"modality: expected a modality of toy, got 'pag'; did you mean 'page'\?"):
+        benchmark.of_modality("pag")
+    with pytest.raises(InputError, match="known: none of its rows has one"):
+        benchmark.only(["d"]).of_modality("page")
+
+
+def test_the_published_fault_is_of_graded_metrics_alone(tmp_path):
+    benchmark = read_benchmark(written(tmp_path, WORDED))
+
+    faulty = benchmark.with_ndcg_fault(7)
+
+    assert {name: task.ndcg_fault_seed for name, task in faulty.tasks.items()} == {
+        "a": 7,
+        "b": None,
+        "c": None,
+        "d": None,
+    }
+    assert list(faulty.tasks) == list(benchmark.tasks)
+    with pytest.raises(InputError, match=r"expected a task with a graded metric, got none in toy"):
+        benchmark.only(["b", "c"]).with_ndcg_fault(0)
+
+
+def test_a_file_takes_in_the_tasks_of_others_beside_it_first(tmp_path):
+    written(tmp_path, WORDED)
+    (tmp_path / "more.yaml").write_text("include: [toy]\ntasks: {e: {data: e, metric: hit@1}}\n")
+
+    more = read_benchmark(tmp_path / "more.yaml")
+
+    assert (more.name, list(more.tasks)) == ("more", ["a", "b", "c", "d", "e"])
+    assert more.tasks["a"] == read_benchmark(tmp_path / "toy.yaml").tasks["a"]
+
+
+@pytest.mark.parametrize(
+    ("include", "row", "message"),
+    [
+        ("[toy]", "a", r"more.yaml: tasks.a: expected each task once, got the task of an included file again"),
+        ("toy", "e", r"more.yaml: include: expected a list of names .* got 'toy'; write \[mmeb\]"),
+        ("[]", "e", r"more.yaml: include: expected a list of names"),
+        ("[more]", "e", r"more.yaml: include: expected a list of names"),
+        ("[tyo]", "e", r"tyo.yaml: expected a readable YAML file"),
+    ],
+)
+def test_what_cannot_be_taken_in_is_named(tmp_path, include, row, message):
+    written(tmp_path, WORDED)
+    (tmp_path / "more.yaml").write_text(f"include: {include}\ntasks: {{{row}: {{data: e, metric: hit@1}}}}\n")
+
+    with pytest.raises(InputError, match=message):
+        read_benchmark(tmp_path / "more.yaml")

@@ -15,7 +15,7 @@ TASKS = (
 )
 ROW = {
     *("metric", "score", "interval", "chance", "blind", "blinds", "metrics", "groups", "macro"),
-    *("queries", "corpus", "seconds", "protocol_id"),
+    *("queries", "corpus", "dimension", "seconds", "protocol_id"),
 }
 
 
@@ -42,7 +42,11 @@ def test_scores_have_the_promised_form(evaluate, tmp_path, capsys):
     assert evaluate() == 0
 
     scores = json.loads((tmp_path / "out/scores.json").read_text())
-    assert scores.keys() == {"protocol", "tasks", "failed", "partial"}
+    assert scores.keys() == {"protocol", "tasks", "means", "failed", "partial", "about"}
+    assert scores["means"]["overall"]["tasks"] == len(TASKS)
+    assert {"python", "torch", "transformers", "commit"} <= scores["about"]["versions"].keys()
+    assert scores["about"]["settings"]["prompt"]["class_path"] == "RawPrompt"
+    assert not (tmp_path / "out/leaderboard.json").exists()  # the demo has no modalities
     assert scores["failed"] == {}
     assert scores["protocol"]["model"] == str(tmp_path / "model")
     assert scores["protocol"]["benchmark"] == "demo"
@@ -92,8 +96,9 @@ def test_tasks_whose_data_are_not_there_fail_alone_and_end_the_command_with_1(ev
     assert set(scores["failed"]) == set(TASKS) - {"question"}
     assert str(tmp_path / "part/demo/test/composed") in scores["failed"]["composed"]
     assert scores["partial"] is True
-    printed = capsys.readouterr().out
-    assert all(name in printed for name in TASKS)
+    printed = capsys.readouterr()
+    assert all(name in printed.out for name in TASKS)
+    assert printed.err.endswith(f"failed: 7 of 8 tasks: {', '.join(scores['failed'])}\n")
 
 
 def test_a_quick_look_is_marked(evaluate, tmp_path, capsys):
@@ -116,3 +121,94 @@ def test_an_unknown_entry_ends_the_command_before_the_model_is_loaded(evaluate, 
     assert evaluate("--expected", "dem", model=tmp_path / "nowhere") == 2
 
     assert "did you mean 'demo'?" in capsys.readouterr().err
+
+
+ROWS = """
+tasks:
+  question:
+    data: demo/test/question
+    metric: hit@1
+    modality: image
+    category: QA
+    prompts: new
+    wordings: {old: {query_instruction: "Say:"}}
+  graded: {data: demo/test/composed, metric: ndcg_linear@5, modality: image}
+  clips: {data: mmeb_eval/OK-VQA, metric: hit@1, modality: video}
+"""
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "rows.yaml"
+    path.write_text(ROWS)
+    return str(path)
+
+
+def test_a_modality_is_scored_alone_and_has_its_mean(evaluate, rows, tmp_path, capsys):
+    assert evaluate("--benchmark", rows, "--modality", "image") == 0
+
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    assert list(scores["tasks"]) == ["question", "graded"]
+    assert scores["partial"] is True
+    assert scores["means"]["image"]["mean"] is not None
+    assert scores["means"]["overall"] == {"mean": None, "tasks": 2, "of": 3}
+    board = json.loads((tmp_path / "out/leaderboard.json").read_text())
+    assert board["metrics"]["image"]["question"]["hit@1"] == scores["tasks"]["question"]["score"]
+    assert board["metrics"]["video"] == {"clips": "FILE_N/A"}
+    assert board["metadata"]["embedding_dimension"] == scores["tasks"]["question"]["dimension"]
+    printed = capsys.readouterr().out
+    assert "partial (2 of 3)" in printed
+    assert "leaderboard.json" in printed
+
+
+def test_prompts_and_the_ndcg_fault_reach_the_protocol(evaluate, rows, tmp_path):
+    options = ("--benchmark", rows, "--modality", "image", "--prompts", "old", "--ndcg-fault", "0")
+    assert evaluate(*options) == 0
+
+    protocols = json.loads((tmp_path / "out/scores.json").read_text())["protocol"]["tasks"]
+    assert (protocols["question"]["prompts"], protocols["question"]["query_instruction"]) == ("old", "Say:")
+    assert protocols["graded"]["prompts"] == "1"
+    assert [protocols[name]["ndcg_fault_seed"] for name in ("question", "graded")] == [None, 0]
+
+
+def test_data_that_are_not_there_name_the_line_that_prepares_them(evaluate, rows, tmp_path):
+    assert evaluate("--benchmark", rows, "--tasks", "question,clips") == 1
+
+    failed = json.loads((tmp_path / "out/scores.json").read_text())["failed"]
+    assert list(failed) == ["clips"]
+    assert "; run python data_prep/prepare.py mmeb_eval/OK-VQA --data-root " in failed["clips"]
+
+
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        (("--modality", "image"), ["mmeb"]),
+        (("--tasks", "OK-VQA,K700"), ["mmeb_eval/OK-VQA", "mmeb_v2_video/K700"]),
+        (("--tasks", "K700"), ["mmeb_v2_video/K700"]),
+        ((), ["mmeb_v2"]),
+    ],
+)
+def test_without_any_data_no_model_is_opened(evaluate, options, lines, tmp_path, capsys):
+    benchmark = "mmeb" if "--modality" in options else "mmeb_v2"
+    data = ("--data-root", str(tmp_path / "nothing"))
+
+    assert evaluate("--benchmark", benchmark, *data, *options, model=tmp_path / "nowhere") == 2
+
+    error = capsys.readouterr().err
+    assert [line.split("prepare.py ")[1].split()[0] for line in error.splitlines() if "prepare.py" in line] == lines
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--modality", "vidoe"), "modality: expected a modality of mmeb_v2, got 'vidoe'; did you mean 'video'?"),
+        (("--prompts", "2025-6"), "prompts: expected a version of the prompts of mmeb_v2, got '2025-6'; did you mean"),
+        (("--modality", "image", "--tasks", "K700"), "tasks: expected a task of mmeb_v2, got 'K700'"),
+        (("--leaderboard", "none.yaml"), "none.yaml: expected a readable YAML file"),
+    ],
+)
+def test_wrong_choices_are_named(evaluate, options, complaint, tmp_path, capsys):
+    assert evaluate("--benchmark", "mmeb_v2", *options, model=tmp_path / "nowhere") == 2
+
+    assert complaint in capsys.readouterr().err

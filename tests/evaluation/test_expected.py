@@ -65,6 +65,8 @@ def one(fields="model: m, source: s", scores="{a: 0.5}"):
         (one(scores="{a: {score: 0.5, tolerance: 2}}"), "scores.a: tolerance: expected a fraction .* got 2.0"),
         (one(scores="{a: {score: 0.5, metric: hot@1}}"), "scores.a: metric: .* did you mean 'hit'"),
         (one("model: m, source: s, tolerance: -1"), "entries.paper: tolerance: expected a fraction .* got -1.0"),
+        (one("model: m, source: s, mean_tolerances: {a: 3}"), "paper: tolerance: expected a fraction .* got 3.0"),
+        ("include: [toy]\nentries: {}", "toy.yaml: include: expected a list of names of other files"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(text, complaint, tmp_path):
@@ -159,3 +161,67 @@ def test_a_quick_evaluation_is_compared_only_by_force():
 
     assert (compared.verdict, compared.why) == ("other protocol", "ours is quick: 100 queries a task, seed 0")
     assert forced.verdict == "ok"
+
+
+INCLUDED = """
+entries:
+  paper:
+    model: group/model
+    source: table 2
+    tolerance: 0.05
+    mean_tolerances: {image: 0.003, overall: 0.003}
+    scores: {a: 0.652}
+  ours: {model: runs/ours, source: configs/ours.yaml, scores: {a: 0.7}}
+"""
+INCLUDING = """
+include: [part]
+entries:
+  paper:
+    note: older data
+    mean_tolerances: {overall: 0.01}
+    scores: {b: {score: 0.41, differs: other judgements}}
+"""
+
+
+def test_entries_of_a_part_are_taken_in_and_added_to(tmp_path):
+    (tmp_path / "part.yaml").write_text(INCLUDED)
+    (tmp_path / "toy.yaml").write_text(INCLUDING)
+
+    entries = read_expected(tmp_path / "toy.yaml")
+
+    assert list(entries) == ["paper", "ours"]
+    assert entries["ours"].scores == {"a": ExpectedScore(0.7)}
+    paper = entries["paper"]
+    assert (paper.model, paper.source, paper.tolerance, paper.note) == ("group/model", "table 2", 0.05, "older data")
+    assert paper.mean_tolerances == {"image": 0.003, "overall": 0.01}
+    assert paper.scores == {"a": ExpectedScore(0.652), "b": ExpectedScore(0.41, differs="other judgements")}
+
+
+def test_a_score_that_a_part_has_already_is_refused(tmp_path):
+    (tmp_path / "part.yaml").write_text(INCLUDED)
+    (tmp_path / "toy.yaml").write_text(INCLUDING.replace("{b: {", "{a: {"))
+
+    with pytest.raises(InputError, match=r"toy.yaml: entries.paper.scores.a: expected each task once"):
+        read_expected(tmp_path / "toy.yaml")
+
+
+def test_a_tolerance_of_a_mean_that_the_benchmark_lacks_is_refused(tmp_path):
+    (tmp_path / "toy.yaml").write_text(one("model: m, source: s, mean_tolerances: {overal: 0.1}"))
+
+    with pytest.raises(InputError, match=r"paper.mean_tolerances: expected a mean of toy, got 'overal'; .*'overall'"):
+        find_entry(tmp_path, BENCHMARK)
+
+
+def test_what_differs_is_shown_and_compared_only_by_force():
+    content = drawn.scores(BENCHMARK, {name: drawn.row(0.5) for name in "abc"})
+    given = {"a": ExpectedScore(0.5, differs="older data"), "b": ExpectedScore(0.5, prompts="2")}
+    expected = entry(given | {"c": ExpectedScore(0.5, prompts="1")})
+
+    compared, forced = (compare(content, expected, BENCHMARK, force=force) for force in (False, True))
+
+    assert [(c.verdict, c.why, c.ours) for c in compared.values()] == [
+        ("differs", "older data", None),
+        ("differs", "ours has prompts 1, published under 2", None),
+        ("ok", "", 0.5),
+    ]
+    assert [c.verdict for c in forced.values()] == ["ok", "ok", "ok"]

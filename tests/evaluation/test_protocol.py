@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmembed.evaluation.benchmark import Passing, Task
+from mmembed.evaluation.benchmark import Passing, Task, Wording
 from mmembed.evaluation.protocol import protocol_id, protocol_of
 from mmembed.evaluation.retrieval_set import RetrievalSet, Sample
 from mmembed.items import Item
@@ -44,6 +44,8 @@ def reordered():
         {"ndcg_fault_seed": 0},
         {"query_instruction": ""},
         {"target_instruction": "Represent."},
+        {"query_layout": "{instruction} {text}"},
+        {"target_layout": "{media} {text}"},
         {"prompts": "2"},
         {"data": a_set(text="green")},
         {"data": a_set(grades=(1.0, 2.0))},
@@ -58,6 +60,9 @@ def test_what_changes_a_score_changes_the_id(change):
     "change",
     [
         {"name": "other"},
+        {"modality": "image", "category": "QA"},
+        {"published_as": "captions-fixed"},
+        {"wordings": {"old": Wording(query_instruction="")}},
         {"data": a_set(groups=("a", "b"))},
         {"data": reordered()},
         {"revision": a_set().fingerprint()},

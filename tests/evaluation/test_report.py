@@ -1,6 +1,7 @@
 """The pages of a report, from files written by hand; tests/acceptance/test_report_page.py opens one in a browser."""
 
 import json
+from dataclasses import replace
 
 import PIL.Image
 import pytest
@@ -310,3 +311,41 @@ def test_scores_of_another_benchmark_are_refused(evaluated):
 
     with pytest.raises(InputError, match="scores of other, got scores of toy"):
         write_report(benchmark=Benchmark("other", {}), **where)
+
+
+@pytest.fixture
+def parted(evaluated):
+    """The same evaluation, its tasks of a modality each, without blinded scores and marks."""
+    benchmark, where = evaluated
+    kinds = {"shades": {"modality": "image", "category": "QA"}, "later": {"modality": "video"}}
+    tasks = {
+        name: replace(task, passing=None, blind=(), **kinds[name]) for name, task in benchmark.tasks.items()
+    }  # fmt: skip
+    change_scores(where, lambda content: content["tasks"]["shades"].update(blind=None, blinds={}))
+    return Benchmark("toy", tasks), where
+
+
+def test_means_of_parts_stand_before_the_tasks_and_in_tiles(parted):
+    page = opened(parted, expected=replace(EXPECTED, note="older data"))
+
+    rows = [[words(cell) for cell in row.find_all(["th", "td"])] for row in page.select("table.means tr")]
+    assert rows == [
+        ["mean", "tasks", "score", "published", "compared"],
+        ["image", "1", "66.7", "90.0", "▼ -23.3"],
+        ["QA", "1", "66.7", "90.0", "▼ -23.3"],
+        ["video", "1", "partial (0 of 1)", "–", ""],  # noqa: RUF001
+        ["overall", "2", "partial (1 of 2)", "–", ""],  # noqa: RUF001
+    ]
+    tiles = {words(tile.dt): words(tile.dd) for tile in page.select(".tiles div")}
+    assert (tiles["image, 1 task"], tiles["video, 1 task"]) == ("66.7", "partial 0 of 1")
+    assert "older data" in words(page.select_one(".note"))
+
+
+def test_a_page_without_parts_has_no_table_of_means(page):
+    assert page.select("table.means") == []
+
+
+def test_columns_that_no_task_fills_are_left_out(parted):
+    heads = [words(cell) for cell in opened(parted).select("table.scores thead th")]
+
+    assert heads == ["task", "metric", "score", "95% interval", "chance", "queries", "corpus", "protocol"]

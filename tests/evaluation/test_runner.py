@@ -1,6 +1,7 @@
 """A benchmark leaves whole files, whatever becomes of single tasks."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from tests.evaluation import toy
 
 ROW = {
     *("metric", "score", "interval", "chance", "blind", "blinds", "metrics", "groups", "macro"),
-    *("queries", "corpus", "seconds", "protocol_id"),
+    *("queries", "corpus", "dimension", "seconds", "protocol_id"),
 }
 
 
@@ -43,12 +44,15 @@ def test_a_benchmark_leaves_scores_rankings_and_embeddings(root):
     scores = run(root, identity="abc")
 
     assert json.loads((root / "out/scores.json").read_text()) == json.loads(json.dumps(scores))
-    assert scores.keys() == {"protocol", "tasks", "failed", "partial"}
+    assert scores.keys() == {"protocol", "tasks", "means", "failed", "partial", "about"}
     assert (scores["partial"], scores["failed"]) == (False, {})
     assert (scores["protocol"]["model"], scores["protocol"]["identity"]) == ("toy model", "abc")
     row = scores["tasks"]["few"]
     assert row.keys() == ROW
-    assert (row["metric"], row["queries"], row["corpus"]) == ("mrr@10", 7, 7)
+    assert (row["metric"], row["queries"], row["corpus"], row["dimension"]) == ("mrr@10", 7, 7, 16)
+    timings = dict(scores["about"]["timings"]["few"])
+    assert timings.keys() == {"read", "embed", "rank", "score"}
+    assert sum(timings.values()) - timings["read"] == pytest.approx(row["seconds"], abs=2e-3)
     assert row["score"] == row["metrics"]["mrr@10"]
     assert row["interval"][0] <= row["score"] <= row["interval"][1]
     assert row["blind"] == row["blinds"]["shuffle_words"]
@@ -108,11 +112,45 @@ def test_a_task_that_fails_is_named_and_the_others_are_scored(root):
     scores = run(root, toy_benchmark("few", "lost", "bad", "many"))
 
     assert list(scores["tasks"]) == ["few", "many"]
-    assert "queries.jsonl: expected one file, queries.jsonl or queries.parquet" in scores["failed"]["lost"]
+    lost = scores["failed"]["lost"]
+    assert lost.startswith(f"{root / 'data/lost'}: expected the folder of a retrieval set, got no such folder")
     assert "expected words, got 'unreadable'" in scores["failed"]["bad"]
     assert scores["partial"] is True
     assert json.loads((root / "out/scores.json").read_text())["failed"] == scores["failed"]
     assert not (root / "out/rankings/bad.jsonl").exists()
+
+
+def test_a_task_without_data_says_how_to_get_them(root):
+    scores = run(root, toy_benchmark("few", "lost"), remedy=lambda task: f"make {task.data}")
+
+    assert scores["failed"]["lost"].endswith("got no such folder; make lost")
+
+
+def test_a_folder_without_queries_is_not_taken_for_a_set(root):
+    (root / "data/empty").mkdir()
+
+    scores = run(root, toy_benchmark("empty"))
+
+    assert "queries.jsonl: expected one file, queries.jsonl or queries.parquet" in scores["failed"]["empty"]
+
+
+def test_means_follow_the_scores_and_are_null_while_one_is_missing(root):
+    benchmark = toy_benchmark("few", "many", "lost")
+    tasks = {name: replace(task, modality="text") for name, task in benchmark.only(["few", "many"]).tasks.items()}
+    rows = Benchmark("toy", benchmark.tasks | tasks)
+
+    scores = run(root, rows)
+
+    mean = (scores["tasks"]["few"]["score"] + scores["tasks"]["many"]["score"]) / 2
+    assert scores["means"]["text"] == {"mean": pytest.approx(mean), "tasks": 2, "of": 2}
+    assert scores["means"]["overall"] == {"mean": None, "tasks": 2, "of": 3}
+
+
+def test_scores_hold_what_one_says_of_how_they_came_about_and_the_time(root):
+    scores = run(root, about={"versions": {"python": "3.11"}})
+
+    assert scores["about"]["versions"] == {"python": "3.11"}
+    assert scores["about"]["seconds"] > 0
 
 
 def test_whatever_a_library_raises_fails_one_task_and_is_logged_whole(root, caplog):

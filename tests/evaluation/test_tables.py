@@ -1,11 +1,13 @@
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from mmembed.evaluation.benchmark import Benchmark, Passing, Task
+from mmembed.evaluation.benchmark import Benchmark, Passing, Task, read_benchmark
 from mmembed.evaluation.expected import Expected, ExpectedScore, compare
-from mmembed.evaluation.tables import comparison_table, markdown, marks, plain, table_text
+from mmembed.evaluation.means import compare_means
+from mmembed.evaluation.tables import SIGNS, comparison_table, markdown, marks, means_table, plain, table_text
 from tests.evaluation import drawn
 
 PASSING = Passing()
@@ -91,12 +93,15 @@ def test_the_comparison_says_what_is_off_and_why():
     )
 
     assert title == "paper: group/model"
-    assert heads.split() == ["task", "metric", "ours", "published", "difference", "tolerance", "protocol", "verdict"]
+    assert heads.split() == ["task", "metric", "ours", "published", "diff", "within", "protocol", "verdict"]
     assert first.split() == ["a", "hit@1", "75.0", "60.0", "+15.0", "2.0", "0123456789ab", "above"]
     assert second.split()[:6] == ["c", "hit@1", "–", "50.0", "–", "2.0"]  # noqa: RUF001
-    assert "missing: " in second
-    assert "a|b.jsonl:" in " ".join([second, *rest])
-    assert rest[-2:] == ["ours: partial (1 of 3); published: partial (2 of 3)", "table 2, held at 0a1b2c3"]
+    assert second.split()[-1] == "missing"
+    assert rest[-3:] == [
+        "ours: partial (1 of 3); published: partial (2 of 3)",
+        "table 2, held at 0a1b2c3",
+        "missing: c: a|b.jsonl: [row 7]: got <b>",
+    ]
 
 
 def test_means_are_compared_where_both_are_whole():
@@ -140,3 +145,90 @@ def test_markdown_has_the_table_the_failures_and_the_protocols():
 )
 def test_fields_of_a_protocol_are_words(value, words):
     assert plain(value) == words
+
+
+PARTS = {"a": ("image", "QA"), "b": ("image", "CLS"), "c": ("video", "")}
+PARTED = Benchmark("toy", {n: Task(n, n, "hit@1", modality=m, category=c) for n, (m, c) in PARTS.items()})
+HALF = drawn.scores(PARTED, {"a": drawn.row(0.75), "b": drawn.row(0.9)}, failed={"c": "no data"})
+OLDER = Expected(
+    "paper", "m", "s", {"a": ExpectedScore(0.76), "b": ExpectedScore(0.5, differs="old"), "c": ExpectedScore(0.5)}
+)
+
+
+def test_columns_that_no_task_fills_are_left_out():
+    heads = lines_of(table_text(HALF, PARTED))[2].split()
+
+    assert heads == ["task", "metric", "score", "±", "chance", "queries", "protocol"]
+    assert "| task | metric | score | ± | chance | queries | protocol |" in markdown(HALF, PARTED)
+
+
+def test_means_of_parts_stand_in_a_table_of_their_own():
+    _, _, heads, _, *rows = lines_of(means_table(HALF, PARTED))
+
+    assert heads.split() == ["mean", "tasks", "score"]
+    assert [row.split(maxsplit=2) for row in rows if row] == [
+        ["image", "2", "82.5"],
+        ["QA", "1", "75.0"],
+        ["CLS", "1", "90.0"],
+        ["video", "1", "partial (0 of 1)"],
+        ["overall", "3", "partial (2 of 3)"],
+    ]
+    assert means_table(SCORES, BENCHMARK) is None
+
+
+def test_published_means_stand_beside_ours_and_say_what_they_are_over():
+    rows = [row.split() for row in lines_of(means_table(HALF, PARTED, expected=OLDER))]
+
+    assert rows[2] == ["mean", "tasks", "score", "published", "compared"]
+    assert rows[4] == ["image", "2", "82.5", "63.0", "✓", "-1.0,", "over", "1", "of", "2"]
+    assert rows[6] == ["CLS", "1", "90.0", "50.0", "≠"]
+    assert rows[7][-2:] == ["50.0", SIGNS["missing"]]
+
+
+def test_markdown_has_the_means_before_the_tasks():
+    lines = markdown(HALF, PARTED, expected=OLDER).splitlines()
+
+    first = lines.index("| mean | tasks | score | published | compared |")
+    assert lines[first + 2] == "| **image** | 2 | 82.5 | 63.0 | ✓ -1.0, over 1 of 2 |"
+    assert lines[first + 3] == "| QA | 1 | 75.0 | 76.0 | ✓ -1.0 |"
+    assert lines[first + 7] == ""
+    assert lines[first + 8].startswith("| task |")
+
+
+def test_the_comparison_has_the_means_below_and_each_reason_once():
+    compared = compare(HALF, OLDER, PARTED)
+
+    table = comparison_table(list(compared.values()), OLDER, PARTED, means=compare_means(compared, OLDER, PARTED))
+    lines = lines_of(table)
+
+    image = next(line for line in lines if line.startswith(" image"))
+    assert image.split() == ["image", "mean", "of", "1", "of", "2", "75.0", "76.0", "-1.0", "2.0", "ok"]
+    assert lines[-5:] == [
+        "differs: b: old",
+        "missing: c: no data",
+        "differs: CLS: none of its tasks is compared",
+        "missing: video: 1 of 1 tasks are missing",
+        "missing: overall: 1 of 3 tasks are missing",
+    ]
+    assert max(map(len, lines)) <= 100
+
+
+def test_the_tables_of_seventy_eight_tasks_fit():
+    benchmark = read_benchmark(Path(__file__).parents[2] / "eval/benchmarks/mmeb_v2.yaml")
+    rows = {name: drawn.row(1.0, metric=task.metric) for name, task in benchmark.tasks.items()}
+    scores = drawn.scores(benchmark, rows)
+    expected = Expected("paper", "m", "s", {name: ExpectedScore(1.0) for name in rows})
+    compared = compare(scores, expected, benchmark)
+    tables = [
+        table_text(scores, benchmark, expected=expected),
+        means_table(scores, benchmark, expected=expected),
+        comparison_table(
+            list(compared.values()), expected, benchmark, means=compare_means(compared, expected, benchmark)
+        ),
+    ]
+
+    for table in tables:
+        lines = lines_of(table)
+        assert max(map(len, lines)) <= 100
+        assert "…" not in "".join(lines)
+    assert len(lines_of(tables[1])) < 25

@@ -9,8 +9,8 @@ from mmembed.evaluation.benchmark import Task
 from mmembed.evaluation.crew import Crew
 from mmembed.evaluation.evaluate import evaluate_task
 from mmembed.evaluation.retrieval_set import RetrievalSet
-from mmembed.evaluation.vectors import embed_task
-from mmembed.items import Item
+from mmembed.evaluation.vectors import asked, embed_task
+from mmembed.items import Image, Item
 from mmembed.media.settings import MediaSettings
 from tests.evaluation import toy
 
@@ -71,3 +71,30 @@ def test_what_a_blinding_leaves_alone_is_embedded_once(picture):
 def test_a_blinding_that_changes_nothing_is_refused(picture, field, name):
     with pytest.raises(InputError, match=rf"t.{field}: expected a blinding that changes something, got {name}"):
         embed_task(a_task(**{field: (name,)}), a_set(picture), Crew(toy_encode), MediaSettings())
+
+
+PICTURE = Item((Image("a.png"), "a cat"), instruction="Own:", verbatim=False, layout="{media}{instruction}{text}")
+
+
+@pytest.mark.parametrize(
+    ("fields", "instruction", "layout"),
+    [
+        ({}, "Own:", PICTURE.layout),
+        ({"query_instruction": "Row:"}, "Row:", PICTURE.layout),
+        ({"query_instruction": ""}, None, PICTURE.layout),
+        ({"query_layout": "{media} {text} {instruction}"}, "Own:", "{media} {text} {instruction}"),
+        ({"query_instruction": "", "query_layout": "{media} {text}"}, None, "{media} {text}"),
+        ({"target_instruction": "Row:", "target_layout": "{text}"}, "Own:", PICTURE.layout),
+    ],
+)
+def test_a_row_words_and_lays_out_the_items_of_a_side(fields, instruction, layout):
+    (item,) = asked(a_task(**fields), "query", {"q": PICTURE}).values()
+
+    assert (item.content, item.instruction, item.layout) == (PICTURE.content, instruction, layout)
+
+
+def test_a_layout_that_would_lose_words_names_task_and_item():
+    task = a_task(target_layout="{media} {text}")
+
+    with pytest.raises(InputError, match=r"^t: target d7: layout: expected a place for the item's instruction"):
+        asked(task, "target", {"d7": PICTURE})

@@ -37,7 +37,7 @@ def call(place, *more):
         ({"a": 0.45, "b": 0.7}, 0, ["ok", "ok"]),
         ({"a": 0.45, "b": 0.75}, 1, ["ok", "above"]),
         ({"a": 0.3, "b": 0.7}, 1, ["below", "ok"]),
-        ({"a": 0.5}, 1, ["ok", "missing: not"]),
+        ({"a": 0.5}, 1, ["ok", "missing"]),
     ],
 )
 def test_the_exit_code_says_whether_all_is_as_expected(place, scores, code, verdicts, capsys):
@@ -66,6 +66,32 @@ def test_force_compares_a_quick_evaluation(place):
 
     assert call(place, "--no-run") == 1
     assert call(place, "--no-run", "--force") == 0
+
+
+def test_what_differs_as_the_entry_says_is_not_off_unless_nothing_else_is_compared(place):
+    evaluated(place, a=0.5, b=0.1)
+    older = EXPECTED.replace("b: 0.6", "b: {score: 0.6, differs: older data}")
+
+    (place / "expected/toy.yaml").write_text(older)
+    assert call(place, "--no-run") == 0
+    assert call(place, "--no-run", "--force") == 1
+    (place / "expected/toy.yaml").write_text(older.replace("a: 0.5", "a: {score: 0.5, differs: older data}"))
+    assert call(place, "--no-run") == 1
+
+
+def test_a_mean_may_be_off_where_no_task_is(place, capsys):
+    (place / "toy.yaml").write_text(TASKS.replace("metric: hit@1", "metric: hit@1, modality: image"))
+    (place / "expected/toy.yaml").write_text(
+        EXPECTED.replace("tolerance: 0.1", "tolerance: 0.1, mean_tolerances: {image: 0.05}")
+    )
+
+    evaluated(place, a=0.54, b=0.64)
+    assert call(place, "--no-run") == 0
+    evaluated(place, a=0.58, b=0.68)
+    assert call(place, "--no-run") == 1
+
+    row = next(line for line in capsys.readouterr().out.splitlines()[::-1] if line.startswith(" image"))
+    assert row.split() == ["image", "mean", "of", "2", "63.0", "55.0", "+8.0", "5.0", "above"]
 
 
 def test_it_evaluates_first_and_passes_the_rest_on(place, monkeypatch):

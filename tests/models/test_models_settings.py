@@ -27,7 +27,7 @@ def test_every_profile_reads_as_settings():
 
     families = {name: type(settings.backbone).__name__ for name, settings in read.items()}
     assert families == {
-        **dict.fromkeys(("chat", "gme", "lamra", "u_marvel", "vlm2vec"), "QwenVL"),
+        **dict.fromkeys(("chat", "gme", "lamra", "u_marvel", "vlm2vec", "vlm2vec_v1"), "QwenVL"),
         **dict.fromkeys(("e5_v", "instructcir", "vlm2vec_llava_next"), "Llava"),
         "clip": "DualEncoder",
         "mme5": "Mllama",

@@ -17,7 +17,7 @@ COMMANDS = {
     "eval/verify.py": "--no-run",
     "eval/compare.py": "--metric hit@1",
     "data_prep/demo.py": "--data-root",
-    "data_prep/check.py": "TABLE",
+    "data_prep/check.py": "TARGET",
     "data_prep/prepare.py": "SOURCE",
     "data_prep/extract_frames.py": "CLIPS",
     "scripts/import_upstream.py": "train_alltasks.yaml",

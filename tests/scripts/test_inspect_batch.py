@@ -148,7 +148,7 @@ def test_the_first_stage_and_step_are_the_default(inspect):
         (["--step", "-1"], f"--step: expected 0 to {STEPS - 1} in stage 'singles', got -1"),
         (["--stages.singles.stepz", "1"], "got 'stepz'; did you mean 'steps'?"),
         (["--config", "demos.yaml"], "got 'demos.yaml'; did you mean 'demo.yaml'?"),
-        (["--data-root", "nowhere"], "expected a file, got"),
+        (["--data-root", "nowhere"], "nowhere: expected prepared tables, got no demo/single_caption.jsonl"),
     ],
 )
 def test_wrong_options_are_refused_in_words(options, message, inspect):

@@ -81,7 +81,7 @@ def test_a_recipe_is_found_by_path_or_name(config):
         (("log_every", "log_evry"), [], "stages.first.log_evry: expected a setting of Stage, got 'log_evry'"),
         (("name: tiny", "name: tiny\nname: again"), [], "line 3: name: expected each key once"),
         (("steps: 3", "steps: three"), [], "'three'"),
-        (("demo/motion.jsonl", "demo/motions.jsonl"), [], "motions.jsonl: expected a prepared table, got no such file"),
+        (("demo/motion.jsonl", "demo/motions.jsonl"), [], "expected prepared tables, got no demo/motions.jsonl"),
         (("block_size: 4", "block_size: 0"), [], "expected 1 or more, got 0"),
         (("question.jsonl}", "question.jsonl, weight: -1}"), [], "source.weight"),
         (("log_every: 1", "checkpoints: {evry: 3}"), [], "got 'evry'; did you mean 'every'?"),

@@ -1,0 +1,55 @@
+"""What eval/run.py and eval/verify.py print."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from mmembed.errors import InputError
+from mmembed.evaluation.benchmark import Benchmark
+from mmembed.progress import PAGE_WIDTH
+
+if TYPE_CHECKING:
+    from mmembed.evaluation.expected import Expected
+    from mmembed.evaluation.runner import Evaluation
+    from mmembed.index.embedding_cache import EmbeddingCache
+
+
+def console() -> Console:
+    """Where tables go; a log has no width of its own."""
+    return Console(width=None if sys.stdout.isatty() else PAGE_WIDTH)
+
+
+def show(scores: Mapping[str, Any], benchmark: Benchmark, expected: "Expected | None" = None) -> None:
+    """Print the table of scores, and that of means."""
+    from mmembed.evaluation.tables import means_table, table_text
+
+    console().print(table_text(scores, benchmark, expected=expected))
+    if (means := means_table(scores, benchmark, expected=expected)) is not None:
+        console().print(means)
+
+
+def show_failures(scores: Mapping[str, Any]) -> None:
+    """Print which tasks failed, last and where errors go."""
+    if failed := scores["failed"]:
+        done = len(scores["tasks"])
+        print(f"failed: {len(failed)} of {len(failed) + done} tasks: {', '.join(failed)}", file=sys.stderr)
+
+
+def explain(
+    evaluation: "Evaluation", tasks: Sequence[str], cache: "EmbeddingCache | None", parts: Mapping[str, str]
+) -> int:
+    """Print what of each task is cached, and why the rest is not; nothing is embedded."""
+    from mmembed.evaluation.misses import explain_task, misses_table
+
+    if cache is None:
+        raise InputError("--why-not-cached", expected="a cache", got="--cache-gb 0", remedy="give it room")
+    space = cache.space(parts)
+    others = [other for other in cache.spaces() if other.name != space.name]
+    found = {}
+    for name in tasks:
+        task = evaluation.benchmark.tasks[name]
+        found[name] = explain_task(task, evaluation.read(task), space, others)
+    console().print(misses_table(found))
+    return 0

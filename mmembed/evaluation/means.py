@@ -1,0 +1,105 @@
+"""Means over the parts of a benchmark: modalities, their categories, all; ours beside those of an entry."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmembed.evaluation.benchmark import OVERALL, Benchmark
+from mmembed.evaluation.expected import Comparison, Expected, compare, verdict_of
+from mmembed.evaluation.scores import Overall, overall
+
+
+@dataclass(frozen=True)
+class PartMean:
+    """A mean of ours, and the published one.
+
+    Args:
+        name: the part, e.g. ``image``, ``I-CLS`` or ``overall``.
+        is_category: whether it is a part of the modality before it.
+        ours: the mean, or how much of it is missing.
+        published: the mean of an entry that has a score for every task of the part.
+        comparison: of the two, over the tasks that can be compared; None without an entry or such tasks.
+    """
+
+    name: str
+    is_category: bool
+    ours: Overall
+    published: float | None = None
+    comparison: Comparison | None = None
+
+
+def means(scores: Mapping[str, float], benchmark: Benchmark) -> dict[str, Overall]:
+    """The mean over each part of a benchmark, given only where every task of the part has a score.
+
+    Args:
+        scores: fractions by the name of the task.
+        benchmark: the parts, see :attr:`Benchmark.parts`.
+    """
+    return {name: overall(scores, benchmark.only(tasks)) for name, tasks in benchmark.parts.items()}
+
+
+def means_row(found: Mapping[str, Overall]) -> dict[str, dict[str, Any]]:
+    """Means as ``scores.json`` has them."""
+    return {name: {"mean": mean.mean, "tasks": mean.evaluated, "of": mean.total} for name, mean in found.items()}
+
+
+def part_means(scores: Mapping[str, Any], benchmark: Benchmark, expected: Expected | None = None) -> list[PartMean]:
+    """Every mean of an evaluation, beside those of an entry.
+
+    Args:
+        scores: the content of ``scores.json``.
+        benchmark: the rows.
+        expected: the entry.
+    """
+    ours = means({name: row["score"] for name, row in scores["tasks"].items()}, benchmark)
+    theirs: Mapping[str, Overall] = {}
+    compared: dict[str, Comparison] = {}
+    if expected is not None:
+        theirs = means({name: score.score for name, score in expected.scores.items()}, benchmark)
+        compared = {c.task: c for c in compare_means(compare(scores, expected, benchmark), expected, benchmark)}
+    categories = {task.category for task in benchmark.tasks.values()}
+    return [
+        PartMean(name, name in categories, mean, theirs[name].mean if theirs else None, compared.get(name))
+        for name, mean in ours.items()
+    ]
+
+
+def compare_means(compared: Mapping[str, Comparison], expected: Expected, benchmark: Benchmark) -> list[Comparison]:
+    """Our mean over each part beside the published one.
+
+    Both are taken over the tasks of the part that are compared, so that like stands beside like; the ``metric`` says
+    over how many. A part of which the entry lacks a task has no published mean, and one of which a score of ours is
+    missing has no mean of ours. A benchmark of one part has nothing that its tasks do not say.
+
+    Args:
+        compared: what :func:`compare` gave.
+        expected: the entry.
+        benchmark: the parts.
+    """
+    if list(benchmark.parts) == [OVERALL]:
+        return []
+    found = []
+    for name, tasks in benchmark.parts.items():
+        if not set(tasks) <= compared.keys():
+            continue
+        rows = [compared[task] for task in tasks]
+        tolerance = expected.mean_tolerances.get(name, expected.tolerance)
+        both = [(row.ours, row.published) for row in rows if row.ours is not None]
+        missing = [row.task for row in rows if row.verdict == "missing"]
+        words = f"mean of {len(tasks)}" if len(both) == len(tasks) else f"mean of {len(both)} of {len(tasks)}"
+        published = _mean([row.published for row in rows])
+        if missing:
+            why = f"{len(missing)} of {len(tasks)} tasks are missing"
+            found.append(Comparison(name, f"mean of {len(tasks)}", None, published, tolerance, "missing", why))
+        elif not both:
+            found.append(
+                Comparison(name, words, None, published, tolerance, "differs", "none of its tasks is compared")
+            )
+        else:
+            ours, theirs = (_mean(column) for column in zip(*both, strict=True))
+            found.append(Comparison(name, words, ours, theirs, tolerance, verdict_of(ours, theirs, tolerance)))
+    return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
