@@ -13,6 +13,7 @@ from mmembed.settings import Part
 
 Alpha = Literal["drop", "white"]
 Reader = Literal["pyav", "torchcodec", "decord"]
+BrokenFrames = Literal["refuse", "drop"]
 
 PILLOW_LIMIT_MEGAPIXELS = 179.0
 """Pillow itself refuses pictures beyond 2 x 89,478,485 pixels."""
@@ -138,12 +139,16 @@ class MediaSettings:
     """library that decodes video; the three give equal frames for H.264 and VP9"""
     sampling: FrameSampling = UniformFrames()
     """which frames of a clip are taken where the clip itself does not say"""
+    broken_frames: BrokenFrames = "refuse"
+    """what becomes of a frame of a folder or list that does not decode: ``refuse`` the clip, or ``drop`` the frame from
+    those that were taken and log it, as the published evaluation of VLM2Vec does"""
     square: int | None = None
     """resize every picture, page and frame to a square of so many pixels a side before anything else: 1344, 672 or 128
     are VLM2Vec's ``image_resolution`` high, mid and low (arXiv:2410.05160), by which its first checkpoints were made"""
 
     def __post_init__(self) -> None:
-        for name, known in (("alpha", get_args(Alpha)), ("reader", get_args(Reader))):
+        choices = {"alpha": Alpha, "reader": Reader, "broken_frames": BrokenFrames}
+        for name, known in ((name, get_args(choice)) for name, choice in choices.items()):
             value = getattr(self, name)
             if value not in known:
                 where, expected = f"media.{name}", "one of " + ", ".join(known)

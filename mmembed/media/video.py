@@ -1,5 +1,6 @@
 """Clips to RGB frames: video files, folders of frames and lists of frames, sampled by one rule."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from mmembed.media.images import open_image
 from mmembed.media.readers import READERS, VideoReader
 from mmembed.media.settings import FpsFrames, FrameSampling, MediaSettings, UniformFrames
 from mmembed.media.sources import existing_file, source_name
+
+logger = logging.getLogger(__name__)
 
 STILLS_FPS = 1.0
 """Frames of a folder or list carry no clock; they count as one a second."""
@@ -76,8 +79,26 @@ def load_video(video: Video, settings: MediaSettings) -> Frames:
         raise MediaError(name, expected="at least one frame", got="0 frames", remedy=remedy)
     shown = _shown(video, reader, name)
     picked = _sampling(video, settings).indices(len(shown), reader.fps)
-    indices = tuple(shown[position] for position in picked)
-    return Frames(tuple(reader.frames(indices)), indices, reader.fps, len(shown))
+    indices = [shown[position] for position in picked]
+    if settings.broken_frames == "drop" and isinstance(reader, StillsReader):
+        pictures = _decodable(reader, indices, name)
+    else:
+        pictures = dict(zip(indices, reader.frames(indices), strict=True))
+    return Frames(tuple(pictures.values()), tuple(pictures), reader.fps, len(shown))
+
+
+def _decodable(reader: StillsReader, indices: Sequence[int], name: str) -> dict[int, PIL.Image.Image]:
+    """The pictures at ``indices`` that decode, by index; the others are logged."""
+    pictures = {}
+    for index in indices:
+        try:
+            (pictures[index],) = reader.frames([index])
+        except MediaError as error:
+            logger.warning("%s: frame %d left out: %s", name, index, error)
+    if not pictures:
+        remedy = "download it again or leave the row out"
+        raise MediaError(name, expected="a frame that decodes", got=f"none of {len(indices)}", remedy=remedy)
+    return pictures
 
 
 def _reader(video: Video, settings: MediaSettings, name: str) -> VideoReader:

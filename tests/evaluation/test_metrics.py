@@ -215,3 +215,10 @@ def test_a_metric_without_a_cutoff_is_refused(name):
 def test_a_cutoff_beyond_what_was_judged_is_refused():
     with pytest.raises(InputError, match="@5: expected k of at most 3, the depth judged, got 5"):
         mean_metrics(judge([["a"]], [{"a": 1.0}], depth=3), [1, 5])
+
+
+def test_a_graded_ranking_worked_out_by_hand():
+    found = mean_metrics(judge([["b", "a"]], [{"a": 2.0, "b": 1.0}], 5), [5])
+
+    assert found["ndcg_linear@5"] == pytest.approx((1 + 2 / math.log2(3)) / (2 + 1 / math.log2(3)))
+    assert found["ndcg_linear@5"] == pytest.approx(0.8597, abs=5e-5)

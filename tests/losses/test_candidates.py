@@ -23,6 +23,14 @@ def test_labels_are_the_first_positives(batches, data):
     assert candidates.labels.tolist() == firsts
 
 
+def test_a_positive_before_two_negatives_is_every_third_target(distinct):
+    owner = torch.arange(4).repeat_interleave(3)
+
+    candidates = replace(distinct(4, hard=2), owner=owner, positive=torch.tensor([True, False, False] * 4))
+
+    assert candidates.labels.tolist() == [0, 3, 6, 9]
+
+
 def test_candidates_move_whole(distinct):
     moved = distinct(3, hard=1).to("meta")
 

@@ -1,4 +1,4 @@
-"""Two gloo ranks against one process: one start of the ranks runs every case."""
+"""Two gloo ranks, and four, against one process: one start of the ranks runs every case."""
 
 import json
 import os
@@ -83,20 +83,25 @@ def arrays(golden):
     return np.load(golden / "umarvel/losses.npz")
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory, arrays):
-    """What each of two ranks found."""
-    folder = tmp_path_factory.mktemp("ranks")
-    torch.save(CASES | {name: golden_case(name, arrays) for name in GOLDEN}, folder / "cases.pt")
+def run_ranks(folder, cases, world):
+    """What each of so many ranks found."""
+    torch.save(cases, folder / "cases.pt")
     command = [sys.executable, str(Path(__file__).parent / "one_rank.py"), str(folder)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    started = [subprocess.Popen([*command, str(rank), "2"], env=environment) for rank in range(2)]
+    started = [subprocess.Popen([*command, str(rank), str(world)], env=environment) for rank in range(world)]
     try:
-        assert [process.wait(timeout=120) for process in started] == [0, 0]
+        assert [process.wait(timeout=120) for process in started] == [0] * world
     finally:
         for process in started:
             process.kill()
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(world)]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory, arrays):
+    """What each of two ranks found."""
+    cases = CASES | {name: golden_case(name, arrays) for name in GOLDEN}
+    return run_ranks(tmp_path_factory.mktemp("ranks"), cases, 2)
 
 
 def alone(case):
@@ -117,8 +122,22 @@ def close(found, expected):
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_equal_one(name, ranks):
-    case, found = CASES[name], [rank["cases"][name] for rank in ranks]
-    order = torch.tensor([*case["ranks"][0], *case["ranks"][1]])
+    equal_one(CASES[name], [rank["cases"][name] for rank in ranks])
+
+
+def test_four_ranks_equal_one(tmp_path):
+    quarters = [[0, 4], [1, 5, 6], [2], [3, 7]]
+    cases = {kind: random_case(quarters, *SETTINGS[kind]) for kind in ("plain", "both directions", "rules")}
+
+    found = run_ranks(tmp_path, cases, 4)
+
+    for name, case in cases.items():
+        equal_one(case, [rank["cases"][name] for rank in found])
+
+
+def equal_one(case, found):
+    """The ranks' losses and gradients, put together, are those of one process."""
+    order = torch.tensor([number for numbers in case["ranks"] for number in numbers])
 
     loss, (of_queries, of_targets, of_temperatures) = alone(case)
 

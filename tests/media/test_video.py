@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import av
 import numpy as np
 import PIL.Image
 import pytest
 
 from mmembed.errors import MediaError
-from mmembed.items import Video
+from mmembed.items import Video, frame_files
 from mmembed.media.settings import AllFrames, FpsFrames, MediaSettings, SegmentMiddles
 from mmembed.media.video import load_video
 
@@ -127,6 +129,27 @@ def test_a_broken_frame_of_a_folder_is_named(folder):
 
     with pytest.raises(MediaError, match=r"frame_3\.png: expected a whole picture"):
         load_video(Video(folder), ALL)
+
+
+def test_a_broken_frame_is_left_out_where_the_settings_say_so(folder, caplog):
+    whole = load_video(Video(folder), ALL)
+    (folder / "frame_3.png").write_bytes(b"broken")
+
+    kept = load_video(Video(folder), replace(ALL, broken_frames="drop"))
+
+    broken = [path.name for path in frame_files(folder)].index("frame_3.png")
+    assert kept.indices == tuple(index for index in whole.indices if index != broken)
+    assert [p.tobytes() for p in kept.pictures] == [whole.pictures[index].tobytes() for index in kept.indices]
+    assert f"frame {broken} left out" in caplog.text
+    assert "frame_3.png: expected a whole picture" in caplog.text
+
+
+def test_a_clip_without_a_whole_frame_is_refused(folder):
+    for path in frame_files(folder):
+        path.write_bytes(b"broken")
+
+    with pytest.raises(MediaError, match="expected a frame that decodes, got none of"):
+        load_video(Video(folder), replace(ALL, broken_frames="drop"))
 
 
 def test_a_file_that_is_no_video_is_named(tmp_path):

@@ -287,3 +287,13 @@ def test_the_first_released_checkpoints_see_squares_of_1225_tokens(open_golden, 
 
     assert int((row.kinds == Kind.IMAGE).sum()) == 1225
     assert torch.equal(row.media[0].pixels, same.media[0].pixels)
+
+
+def test_five_stored_frames_become_three_steps_in_time(row_of, picture):
+    frames = tuple(picture(56, 56, seed) for seed in range(5))
+
+    row = row_of(Item((Video(frames, num_frames=8),)), prompt=RawPrompt())
+
+    assert row.media[0].grid[0] == 3
+    # the last frame fills up the odd count
+    assert torch.equal(row.media[0].pixels[-1, :, 0], row.media[0].pixels[-1, :, 1])
