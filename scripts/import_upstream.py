@@ -17,6 +17,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from data_prep.commands import sets_by_source  # noqa: E402
 from data_prep.source import SourceSet, resolve  # noqa: E402
 from mmembed.errors import InputError, nearest  # noqa: E402
 from mmembed.evaluation.benchmark import Task, read_benchmark  # noqa: E402
@@ -173,9 +174,9 @@ def _number(entry: Entry, key: str, kind: type, where: str) -> Any:
     if value is None or value == "None":
         return None
     try:
-        if isinstance(value, bool) or kind(value) < 0 or float(value) != kind(value):
+        if isinstance(value, bool) or kind(value) < 0 or not float(value) == kind(value) < float("inf"):
             raise ValueError("no such number")
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         expected = "a whole number" if kind is int else "a number from 0"
         raise InputError(f"{where}.{key}", expected=expected, got=repr(value), remedy="correct it") from error
     return int(value) if float(value) == int(float(value)) else float(value)
@@ -205,7 +206,7 @@ def tasks_of(entries: Mapping[str, Entry], where: object) -> dict[str, list[Task
         if unknown := [str(key) for key in entry if key not in EVALUATION_KEYS]:
             got, remedy = f"'{unknown[0]}'", nearest(unknown[0], EVALUATION_KEYS)
             raise InputError(f"{where}: {name}.{unknown[0]}", expected="a key of an evaluation", got=got, remedy=remedy)
-        if RANKING.get(entry["eval_type"]) != task.candidates:
+        if RANKING.get(str(entry["eval_type"])) != task.candidates:
             ours = next(theirs for theirs, ours in RANKING.items() if ours == task.candidates)
             got, remedy = f"'{entry['eval_type']}'", "correct it, or write a benchmark of your own"
             expected = f"'{ours}', as {benchmark} ranks it"
@@ -217,7 +218,7 @@ def tasks_of(entries: Mapping[str, Entry], where: object) -> dict[str, list[Task
 def mixture_lines(mixture: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """A mixture as YAML, after the commands that prepare its data."""
     tables = [str(source["table"]).removesuffix(".parquet") for source in mixture.values()]
-    yield from (f"# python data_prep/prepare.py {' '.join(names)}" for names in by_source(tables))
+    yield from (f"# python data_prep/prepare.py {' '.join(names)}" for names in sets_by_source(tables))
     yield "mixture:"
     for name, source in mixture.items():
         row = yaml.safe_dump({name: dict(source)}, default_flow_style=True, sort_keys=False, width=sys.maxsize)
@@ -228,7 +229,7 @@ def task_lines(chosen: Mapping[str, Sequence[Task]]) -> Iterator[str]:
     """Tasks as YAML, after the commands that prepare their data and score a model on them."""
     every = [task for tasks in chosen.values() for task in tasks]
     yield from (
-        f"# python data_prep/prepare.py {' '.join(names)}" for names in by_source([task.data for task in every])
+        f"# python data_prep/prepare.py {' '.join(names)}" for names in sets_by_source([task.data for task in every])
     )
     for benchmark, tasks in chosen.items():
         names = ",".join(task.name for task in tasks)
@@ -236,14 +237,6 @@ def task_lines(chosen: Mapping[str, Sequence[Task]]) -> Iterator[str]:
     for benchmark, tasks in chosen.items():
         yield f"{benchmark}:"
         yield from (f"- {task.name}" for task in tasks)
-
-
-def by_source(names: Sequence[str]) -> Iterator[list[str]]:
-    """``source/set`` names of one source at a time; the source alone where they are all of it."""
-    for source in dict.fromkeys(name.partition("/")[0] for name in names):
-        own = list(dict.fromkeys(name for name in names if name.startswith(f"{source}/")))
-        (whole,) = resolve(source)
-        yield [source] if len(own) == len(whole.sets) else own
 
 
 def import_file(path: Path) -> str:

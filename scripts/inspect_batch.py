@@ -29,7 +29,7 @@ from mmembed.training.inspection import (  # noqa: E402
     view_chunks,
     view_pairs,
 )
-from scripts.miniature import check_data  # noqa: E402
+from scripts.tables import check_data  # noqa: E402
 from scripts.train import chosen_recipe  # noqa: E402
 
 EXAMPLE = "example: python scripts/inspect_batch.py --config demo.yaml --stage pairs --step 100 --rows 4 --steps 50"

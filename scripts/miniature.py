@@ -8,13 +8,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data_prep.source import SOURCES, read_source, source_names
+from data_prep.commands import DEMO
+from mmembed import __version__
 from mmembed.data.settings import Sampling
-from mmembed.errors import InputError
+from mmembed.files import fingerprint
 from mmembed.models.settings import BackboneSettings, Scratch
 from mmembed.recipe import Recipe, make_embedder
 from mmembed.settings import dump_yaml, parse_yaml, read_settings
 from mmembed.training.settings import Stage
+from scripts.tables import sets_of
 
 STEPS, BATCH = 2, 32
 SIDE = 56
@@ -25,7 +27,6 @@ ARCHITECTURES = {
     "llava-1.5": "llava",
 }
 """Of checkpoints that are not of their family's first architecture, by what their names hold."""
-DEMO = "demo"
 
 
 def miniature(recipe: Recipe, data_root: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -52,8 +53,9 @@ def miniature(recipe: Recipe, data_root: Path, overrides: Sequence[str] = ()) ->
 
 
 def checkpoint_of(recipe: Recipe, data_root: Path) -> Path:
-    """Where the small checkpoint of a recipe lies."""
-    return data_root / "checkpoints" / recipe.name
+    """Where the small checkpoint of a recipe lies; another architecture, or other code, has another place."""
+    made_of = dump_yaml(small_backbone(recipe.embedder.backbone)), str(recipe.seed), __version__
+    return data_root / "checkpoints" / f"{recipe.name}-{fingerprint(*made_of)[:8]}"
 
 
 def small_backbone(backbone: BackboneSettings) -> Any:
@@ -84,44 +86,6 @@ def small_stage(stage: Stage) -> Stage:
     )  # fmt: skip
 
 
-def sources_of(recipe: Recipe) -> list[str]:
-    """The sources of the tables that the recipe draws from, in order, each ``source/set`` once."""
-    drawn = [source for stage in recipe.stages.values() for source in stage.mixture.values() if source.weight]
-    return list(dict.fromkeys(str(Path(source.table).with_suffix("")) for source in drawn))
-
-
-def prepare_lines(missing: Sequence[str]) -> list[str]:
-    """The commands that make what is missing; whole sources where all their sets are named."""
-    lines = []
-    sources = list(dict.fromkeys(name.partition("/")[0] for name in missing))
-    group = next((name for name in source_names() if list(read_source(name).includes) == sources), None)
-    for source in sources if group is None else [group]:
-        if source == DEMO:
-            lines.append("python data_prep/demo.py")
-        elif (SOURCES / f"{source}.yaml").is_file():
-            lines.append(f"python data_prep/prepare.py {source}")
-        else:
-            lines.append(f"no source is called {source}: a table of your own? see docs/data.md")
-    return lines
-
-
-def check_data(recipe: Recipe, data_root: Path) -> None:
-    """Refuse a recipe whose tables are not there, before any weight is loaded.
-
-    Raises:
-        InputError: names the tables, and says which commands make them.
-    """
-    drawn = [source for stage in recipe.stages.values() for source in stage.mixture.values() if source.weight]
-    missing = list(dict.fromkeys(source.table for source in drawn if not (data_root / source.table).is_file()))
-    if missing:
-        lines = "".join(f"\n  {line} --data-root {data_root}" for line in prepare_lines(missing))
-        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise InputError(
-            data_root, expected="prepared tables", got=f"no {shown}",
-            remedy=f"make them, or try the recipe small with --miniature:{lines}",
-        )  # fmt: skip
-
-
 def prepare_data(recipe: Recipe, whole: Recipe, data_root: Path) -> None:
     """Draw and prepare the miniatures of the recipe's sources below ``data_root``, and make its checkpoint.
 
@@ -134,12 +98,12 @@ def prepare_data(recipe: Recipe, whole: Recipe, data_root: Path) -> None:
     from data_prep.demo import Sizes, make_demo
     from data_prep.miniatures.draw import prepare_miniature
 
-    for source in dict.fromkeys(name.partition("/")[0] for name in sources_of(recipe)):
-        if source == DEMO:
-            make_demo(data_root / DEMO, 0, Sizes(singles=100, pairs=200, clips=24, pages=24, tests=6))
-        else:
-            prepare_miniature(source, data_root)
-    path, backbone = checkpoint_of(whole, data_root), whole.embedder.backbone
-    if getattr(backbone, "scratch", None) is None and not path.is_dir():
+    tables = sets_of(recipe)
+    if any(name.startswith(f"{DEMO}/") for name in tables):
+        make_demo(data_root / DEMO, 0, Sizes(singles=100, pairs=200, clips=24, pages=24, tests=6))
+    for name in (name for name in tables if not name.startswith(f"{DEMO}/")):
+        prepare_miniature(name, data_root)
+    backbone: Any = whole.embedder.backbone
+    if backbone.scratch is None and not checkpoint_of(whole, data_root).is_dir():
         embedder = replace(whole.embedder, backbone=small_backbone(backbone), lora=None)
-        make_embedder(replace(recipe, embedder=embedder), data_root).save(path)
+        make_embedder(replace(recipe, embedder=embedder), data_root).save(checkpoint_of(whole, data_root))

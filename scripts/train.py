@@ -11,7 +11,8 @@ from mmembed.commands import add_data_root, is_first_process
 from mmembed.errors import DivergenceError, InputError, StoppedError, nearest
 from mmembed.recipe import Recipe, read_recipe, run_recipe
 from mmembed.settings import dump_yaml, make_parser
-from scripts.miniature import check_data, miniature, prepare_data
+from scripts.miniature import miniature, prepare_data
+from scripts.tables import check_data
 
 # what a shell reports for a process that SIGTERM ended
 TOLD_TO_STOP = 143

@@ -6,6 +6,7 @@ budget keep them from the first pass; the others are embedded again, with the ra
 repeats itself. One chunk that is kept is plain backpropagation.
 """
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias, TypeVar
@@ -81,20 +82,24 @@ def _push(graph: Rep, whole: Rep, rows: slice, backward: Callable[[Tensor], None
 
 @contextmanager
 def _saved_bytes() -> Iterator[list[int]]:
-    """Count the bytes of distinct storages that autograd keeps inside the block."""
+    """Count the bytes of distinct storages that autograd still keeps at the end of the block."""
     total = [0]
-    seen: set[int] = set()
+    saved: list[weakref.ref[Tensor]] = []
 
     def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
         # parameters are kept anyway
-        if storage.data_ptr() not in seen and not isinstance(tensor, torch.nn.Parameter):
-            seen.add(storage.data_ptr())
-            total[0] += storage.nbytes()
-        return tensor
+        if isinstance(tensor, torch.nn.Parameter):
+            return tensor
+        # an output that is saved knows its graph: kept as it is, the two would keep each other for ever
+        kept = tensor.detach()
+        saved.append(weakref.ref(kept))
+        return kept
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield total
+    # graphs that ended inside the block (DoRA's of its norms) freed what they had saved, and its memory serves others
+    kept = (tensor.untyped_storage() for tensor in (found() for found in saved) if tensor is not None)
+    total[0] = sum({storage.data_ptr(): storage.nbytes() for storage in kept}.values())
 
 
 class _RandomState:

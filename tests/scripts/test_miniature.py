@@ -8,7 +8,8 @@ from safetensors import safe_open
 
 from mmembed.errors import InputError
 from mmembed.recipe import make_preprocessor, read_recipe
-from scripts.miniature import architecture_of, check_data, miniature, prepare_lines
+from scripts.miniature import architecture_of, checkpoint_of, miniature
+from scripts.tables import check_data
 from scripts.train import CONFIGS, main
 
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -86,9 +87,17 @@ def test_a_recipe_on_released_weights_trains_an_adapter_on_a_small_checkpoint(ow
         moved = [name for name in names if "lora_B" in name and weights.get_tensor(name).abs().max() > 0]
     assert any("lora_magnitude_vector" in name for name in names)
     assert moved
-    assert read_recipe(tmp_path / "run/recipe.yaml").embedder.backbone.path == str(
-        tmp_path / "miniature/checkpoints/own"
-    )
+    checkpoint = checkpoint_of(read_recipe(own), tmp_path / "miniature")
+    assert read_recipe(tmp_path / "run/recipe.yaml").embedder.backbone.path == str(checkpoint)
+    assert checkpoint.is_dir()
+
+
+def test_another_architecture_has_another_small_checkpoint(own, tmp_path):
+    recipe = read_recipe(own)
+    newer = read_recipe(own, ["--embedder.backbone.init_args.path", "Qwen/Qwen2.5-VL-3B-Instruct"])
+
+    assert checkpoint_of(recipe, tmp_path) == checkpoint_of(recipe, tmp_path)
+    assert checkpoint_of(recipe, tmp_path) != checkpoint_of(newer, tmp_path)
 
 
 def test_without_data_a_recipe_stops_before_any_weight_is_loaded(own, tmp_path, capsys, monkeypatch):
@@ -100,19 +109,14 @@ def test_without_data_a_recipe_stops_before_any_weight_is_loaded(own, tmp_path, 
     assert code == 2
     assert not (tmp_path / "run").exists()
     assert f"{tmp_path / 'nowhere'}: expected prepared tables, got no colpali_train/colpali_train_set.parquet" in error
-    assert f"\n  python data_prep/prepare.py colpali_train --data-root {tmp_path / 'nowhere'}\n" in error
-    assert f"\n  python data_prep/prepare.py mmeb_train --data-root {tmp_path / 'nowhere'}\n" in error
+    line = f"\n  python data_prep/prepare.py colpali_train mmeb_train/WebQA --data-root {tmp_path / 'nowhere'}\n"
+    assert line in error
 
 
-@pytest.mark.parametrize(("name", "line"), [("vlm2vec_v2", "mmeb_v2_train"), ("vlm2vec", "mmeb_v1_train")])
-def test_a_published_recipe_names_the_group_of_its_sources(name, line, tmp_path):
+@pytest.mark.parametrize(("name", "line"), [("vlm2vec_v2", "mmeb_v2_train"), ("vlm2vec", "mmeb_train")])
+def test_a_published_recipe_names_its_source_or_group(name, line, tmp_path):
     with pytest.raises(InputError, match=f"python data_prep/prepare.py {line} --data-root"):
         check_data(read_recipe(CONFIGS / f"{name}.yaml"), tmp_path)
-
-
-def test_lines_for_the_demo_and_for_tables_of_ones_own():
-    assert prepare_lines(["demo/motion"]) == ["python data_prep/demo.py"]
-    assert prepare_lines(["mine/pairs"]) == ["no source is called mine: a table of your own? see docs/data.md"]
 
 
 def test_the_preprocessor_of_a_recipe_is_that_of_its_embedder(tmp_path):

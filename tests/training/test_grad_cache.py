@@ -1,10 +1,12 @@
 """Cached gradients against autograd over the same chunks."""
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
 
-from mmembed.training.grad_cache import cached_gradients
+from mmembed.training.grad_cache import _saved_bytes, cached_gradients
 
 SIZES = [3, 1, 4]
 
@@ -169,3 +171,53 @@ def test_autocast_gives_every_weight_its_gradient(keep_bytes, chunks):
 
     assert all(torch.allclose(a, b, atol=1e-2) for a, b in zip(ours, gradients, strict=True))
     assert max(g.abs().max() for g in gradients) > 0.05
+
+
+def test_what_a_graph_that_ended_had_saved_is_not_counted():
+    weight = torch.randn(64, 64, requires_grad=True)
+
+    with _saved_bytes() as lone:
+        alone = (weight @ torch.randn(64, 8)).relu()
+    with _saved_bytes() as beside:
+        for _ in range(4):
+            # saved for a backward pass that never comes, and freed; what is saved next may lie where this lay
+            (weight @ torch.randn(64, 4096)).relu().sum().detach()
+        kept = (weight @ torch.randn(64, 8)).relu()
+
+    assert kept.shape == alone.shape
+    assert beside[0] == lone[0]
+    # of the product its other factor, of relu its result
+    assert lone[0] == 4 * 2 * 64 * 8
+
+
+ALIVE = weakref.WeakSet()
+
+
+class Probe(torch.autograd.Function):
+    """Passes rows on; while the graph lives, so does what its node holds."""
+
+    made = 0
+
+    @staticmethod
+    def forward(ctx, rows):
+        ctx.held = torch.empty(0)
+        ALIVE.add(ctx.held)
+        Probe.made += 1
+        return rows.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def test_graphs_that_are_not_kept_are_freed(chunks):
+    model = TwoHeads()
+    body = model.body.forward
+    # the output of sigmoid is what its backward pass needs: saved as it is, graph and output would hold each other
+    model.body.forward = lambda rows: Probe.apply(body(rows)).sigmoid()
+
+    # the second chunk crosses the budget: its graph is made, and given up
+    cached(model, chunks, keep_bytes=400)
+
+    assert Probe.made > len(chunks)
+    assert len(ALIVE) == 0

@@ -1,0 +1,46 @@
+"""Which commands make data that are missing, in words."""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from data_prep.source import SOURCES, read_source, resolve, source_names
+
+DEMO = "demo"
+"""Folder of the demo's data, which a command of their own draws."""
+
+
+def sets_by_source(names: Sequence[str]) -> Iterator[list[str]]:
+    """``source/set`` names of one source at a time; the source alone where they are all of it."""
+    for source in dict.fromkeys(name.partition("/")[0] for name in names):
+        own = list(dict.fromkeys(name for name in names if name.startswith(f"{source}/")))
+        yield [source] if set(own) == _sets(source) else own
+
+
+def preparing(names: Sequence[str], data_root: Path) -> list[str]:
+    """The commands that make sets, each a line; the first names all sets of sources, or the group that they are.
+
+    Args:
+        names: ``source/set``, e.g. the tables of a recipe without their suffixes; the demo's and one's own among them.
+        data_root: where they are to lie.
+    """
+    root = shlex.quote(str(data_root))
+    known = [name for name in names if (SOURCES / f"{name.partition('/')[0]}.yaml").is_file()]
+    lines = []
+    if known:
+        group = next((group for group in source_names() if _sets(group) == set(known)), None)
+        asked = [group] if group is not None else [name for names in sets_by_source(known) for name in names]
+        lines.append(f"python data_prep/prepare.py {' '.join(asked)} --data-root {root}")
+    if any(name.startswith(f"{DEMO}/") for name in names):
+        lines.append(f"python data_prep/demo.py --data-root {root}")
+    own = [name for name in names if name not in known and not name.startswith(f"{DEMO}/")]
+    if own:
+        lines.append(f"{', '.join(own)}: of no source; a table of your own is written as docs/data.md says")
+    return lines
+
+
+def _sets(name: str) -> set[str]:
+    """All sets of a source or group, each as ``source/set``."""
+    if not read_source(name).includes and not read_source(name).sets:
+        return set()
+    return {f"{source.name}/{row}" for source in resolve(name) for row in source.sets}
