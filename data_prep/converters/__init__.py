@@ -1,13 +1,14 @@
 """Converters: the rows of a publisher become pairs, or a retrieval set.
 
 A converter is a function of the rows, the set's settings and its media. It says nothing about where rows come from, nor
-where what it makes goes; data_prep/prepare.py does. A row that names a medium which is not there raises
-:class:`mmembed.errors.InputError`, and is put aside by the caller.
+where what it makes goes; data_prep/prepare.py does. A row that cannot be used is a :class:`mmembed.errors.InputError`
+that names its number and the field. Of training rows it comes out in place of the pair, and the caller puts it aside;
+in a retrieval set it is raised, for a benchmark that lacks a row is another one.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 from data_prep.source import SourceSet
@@ -35,18 +36,46 @@ class Media:
         """The medium of a path in a row.
 
         Raises:
-            InputError: the path leaves the folder, or nothing is there.
+            InputError: the path leaves the media, or nothing is there.
         """
-        for root in self.roots:
-            path = (self.folder / root / name).absolute()
-            if ".." in Path(name).parts or Path(name).is_absolute():
-                raise InputError(where, expected="a path below the media", got=f"'{name}'", remedy="mend the row")
-            if path.exists():
-                return path
-        remedy = "download the media again, or unpack their archive"
-        raise InputError(
-            where, expected="a file or folder of frames", got=f"no '{name}' in {self.folder}", remedy=remedy
-        )
+        path = self.look(name, where)
+        if path is None:
+            remedy = "download the media again, or unpack their archive"
+            got = f"no '{name}' in {self.folder}"
+            raise InputError(where, expected="a file or folder of frames", got=got, remedy=remedy)
+        return path
+
+    def look(self, name: str, where: str) -> Path | None:
+        """The medium of a path in a row; None where nothing is there.
+
+        Raises:
+            InputError: the path leaves the media.
+        """
+        _refuse_outside(name, where)
+        paths = ((self.folder / root / name).absolute() for root in self.roots)
+        return next((path for path in paths if _exists(path)), None)
+
+    def make(self, name: str, where: str) -> Path:
+        """Where a converter writes what a row names: a path below ``made``, whether or not something is there.
+
+        Raises:
+            InputError: the path leaves that folder, or is that folder.
+        """
+        _refuse_outside(name, where)
+        return self.made / name
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _refuse_outside(name: str, where: str) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise InputError(where, expected="a path below the media", got=f"'{name}'", remedy="mend the row")
 
 
 @dataclass
@@ -70,14 +99,14 @@ class Ranked:
     notes: dict[str, int] = field(default_factory=dict)
     _names: dict[str, str] = field(default_factory=dict, repr=False)
 
-    def target(self, name: str, make: Callable[[], Item]) -> str:
-        """Add a target unless one of that name is there; ``make`` is asked only then.
+    def target(self, name: str, item: Item | Callable[[], Item]) -> str:
+        """Add a target unless one of that name is there; a function in its place is called only then.
 
         Returns:
             The name, the same string for all that give an equal one: a set may name a target a million times.
         """
         if name not in self.corpus:
-            self.corpus[name] = make()
+            self.corpus[name] = item if isinstance(item, Item) else item()
         return self._names.setdefault(name, name)
 
     def note(self, words: str, count: int = 1) -> None:

@@ -7,7 +7,8 @@ the queries have the word but no picture: it stays too, as the word for a pictur
 from collections.abc import Iterator
 
 from data_prep.converters import Converter, Media, Record
-from data_prep.converters.published import pairs_of, verbatim
+from data_prep.converters.fields import maybe_text
+from data_prep.converters.published import pairs_of, stray, verbatim
 from data_prep.source import SourceSet
 from mmembed.errors import InputError
 from mmembed.items import Image, Item, Negative, Pair
@@ -22,40 +23,30 @@ def mmeb_pairs(rows: Iterator[Record], row_set: SourceSet, media: Media) -> Iter
     Negatives, where a row has one, are kept; the published training drops them, which is the recipe's choice.
     """
 
-    def make(row: Record, where: str) -> Pair:
-        negative = row.get("neg_text") or row.get("neg_image_path")
-        return Pair(
-            query=_item(row, "qry", "qry_image_path", media, where),
-            positives=(_item(row, "pos_text", "pos_image_path", media, where),),
-            negatives=(Negative(_item(row, "neg_text", "neg_image_path", media, where)),) if negative else (),
-        )
+    def make(row: Record) -> Pair:
+        query = _item(row, "qry", "qry_image_path", media)
+        positive = _item(row, "pos_text", "pos_image_path", media)
+        return Pair(query, (positive,), _negatives(row, media))
 
     return pairs_of(rows, make)
 
 
-def _item(row: Record, text_column: str, path_column: str, media: Media, where: str) -> Item:
-    text, path = row.get(text_column) or "", row.get(path_column)
+def _negatives(row: Record, media: Media) -> tuple[Negative, ...]:
+    """A row's negative, if it has one; in VisDial some are a picture without words."""
+    text, path = maybe_text(row, "neg_text"), maybe_text(row, "neg_image_path")
+    if path and not text:
+        return (Negative(Item((Image(media.find(path, "neg_image_path")),))),)
+    return (Negative(_item(row, "neg_text", "neg_image_path", media)),) if text else ()
+
+
+def _item(row: Record, text_column: str, path_column: str, media: Media) -> Item:
+    text, path = maybe_text(row, text_column), maybe_text(row, path_column)
     if not text and not path:
         remedy = "nothing: the published parser skips it too"
-        raise InputError(f"{where}: {text_column}", expected="a text or a picture", got="neither", remedy=remedy)
-    if not path:
-        return _stray(text, f"{where}: {text_column}") if TOKEN in text else Item((text,))
-    picture = Image(media.find(path, f"{where}: {path_column}"))
-    # some negatives of VisDial are a picture without words
-    return verbatim(text or TOKEN, TOKEN, [picture], f"{where}: {text_column}")
-
-
-def _stray(text: str, where: str) -> Item:
-    """The item of a text with the word for a picture, but no picture; words before it are the instruction."""
-    before, *after = text.split(TOKEN)
-    if len(after) != 1 or not (before or after[0]):
-        remedy = "mend the row, or leave it out"
-        raise InputError(where, expected=f"words and '{TOKEN}' once, without a picture", got=f"'{text}'", remedy=remedy)
-    if not before:
-        return Item((after[0],), layout="{image_token}{text}")
-    if not after[0]:
-        return Item((before,), layout="{text}{image_token}")
-    return Item((after[0],), instruction=before, layout="{instruction}{image_token}{text}")
+        raise InputError(text_column, expected="a text or a picture", got="neither", remedy=remedy)
+    if path:
+        return verbatim(text, TOKEN, [Image(media.find(path, path_column))], text_column)
+    return stray(text, TOKEN, text_column) if TOKEN in text else Item((text,))
 
 
 CONVERTERS: dict[str, Converter] = {

@@ -2,8 +2,9 @@ r"""The 36 image sets of MMEB (arXiv:2410.05160): each query ranks candidates of
 
 A row holds the words of both sides beside their texts and paths. They are taken apart here, and the benchmark's row
 lays them out again. What the data say is compared with the published prompts, which a set's options ``query`` and
-``target`` spell with ``{text}`` for the text, up to the line breaks that the published code adds at the end: rows that
-say otherwise are counted in the notes.
+``target`` spell with ``{text}`` for the text, up to the line breaks that the published code adds at the end (option
+``query_end``, one unless it says otherwise). An item that says otherwise gets a layout of its own, by which it reads
+exactly as the published code writes it, and is counted in the notes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from data_prep.converters import Converter, Media, Ranked, Record
+from data_prep.converters.fields import in_row, maybe_text, text, texts
+from data_prep.converters.published import stray
 from data_prep.source import SourceSet
 from mmembed.errors import InputError
 from mmembed.items import Item
@@ -18,8 +21,10 @@ from mmembed.items import Item
 IMAGE = "<|image_1|>"
 """Stands in the data for a picture, also in text queries that have none (WebQA, EDIS)."""
 COLUMNS = ("qry_inst", "qry_text", "qry_img_path", "tgt_inst", "tgt_text", "tgt_img_path")
-OTHER_QUERY = "queries that the data word otherwise than the published prompt"
-OTHER_TARGET = "targets that the data word otherwise than the published prompt"
+END = "\n"
+"""What the published code puts behind queries, and behind targets that have words of their own."""
+OTHER_QUERY = "queries that the data word otherwise than the published prompt, and that are kept as they are worded"
+OTHER_TARGET = "targets that the data word otherwise than the published prompt, and that are kept as they are worded"
 OTHER_TEXT = "candidates left out for a first one of the same picture with another text"
 REPEATED = "candidates that their query names twice"
 
@@ -59,10 +64,8 @@ def image_set(rule: Rule, parts: Mapping[str, Iterator[Record]], row: SourceSet,
     """
     making = _Making(rule, row, media, Ranked())
     for number, record in enumerate(parts["rows"]):
-        try:
+        with in_row(number):
             making.add(str(number), record)
-        except InputError as error:
-            raise error.within(f"row {number}") from None
     return making.made
 
 
@@ -79,22 +82,26 @@ class _Making:
         self.made.query(name, self._query(record), {names[0]: 1.0}, names)
 
     def _query(self, record: Record) -> Item:
-        words, text = _text(record, "qry_inst"), _text(record, "qry_text")
+        words = text(record, "qry_inst", empty=True)
         instruction = words.replace(IMAGE, "").strip() or None
         if not self.rule.query_image:
-            self._compare(OTHER_QUERY, f"{words} {text}", "query", text)
-            return Item.of({"text": text}, instruction)
-        words = words.replace(IMAGE, "")
-        said = _said(f"\n{words.strip()}" if self.rule.stripped else words, text)
-        text = _joined(text)
-        self._compare(OTHER_QUERY, said, "query", text)
-        return Item.of({"image": self._find(record["qry_img_path"], "qry_img_path"), "text": text}, instruction)
+            asked = text(record, "qry_text")
+            if self._differs(OTHER_QUERY, f"{words} {asked}", "query", asked):
+                return stray(f"{words} {asked}{self.row.options.get('query_end', END)}", IMAGE, "qry_inst")
+            return Item.of({"text": asked}, instruction)
+        words, asked = words.replace(IMAGE, ""), maybe_text(record, "qry_text")
+        said = _said(f"\n{words.strip()}" if self.rule.stripped else words, asked)
+        asked = _joined(asked)
+        image = self._find(text(record, "qry_img_path"), "qry_img_path")
+        if self._differs(OTHER_QUERY, said, "query", asked):
+            return _as_said(image, said + END)
+        return Item.of({"image": image, "text": asked}, instruction)
 
     def _texts(self, record: Record) -> list[str]:
-        return [self.made.target(text, partial(Item.of, text)) for text in _texts(record, "tgt_text")]
+        return [self.made.target(answer, partial(Item.of, answer)) for answer in texts(record, "tgt_text")]
 
     def _pictures(self, record: Record) -> list[str]:
-        captions, paths = _texts(record, "tgt_text"), _texts(record, "tgt_img_path")
+        captions, paths = texts(record, "tgt_text", empty=True), texts(record, "tgt_img_path")
         if len(captions) != len(paths):
             raise InputError(
                 "tgt_img_path", expected=f"{len(captions)} paths, one for each text of tgt_text", got=len(paths),
@@ -102,60 +109,53 @@ class _Making:
             )  # fmt: skip
         # the first caption decides for all of the row, as in the published parsers
         with_text = bool(captions[0].strip())
-        words = _text(record, "tgt_inst").replace(IMAGE, "")
+        words = text(record, "tgt_inst", empty=True).replace(IMAGE, "")
         make = partial(self._target, words, words.strip() or None, with_text)
         return [self._picture(make, path, caption, with_text) for path, caption in zip(paths, captions, strict=True)]
 
     def _picture(self, make: Callable[[str, str], Item], path: str, caption: str, with_text: bool) -> str:
         name = path + ":" + caption.strip('"') if self.rule.captioned else path
-        text = _joined(caption) if with_text else ""
+        shown = _joined(caption) if with_text else ""
         kept = self.made.corpus.get(name)
         if kept is not None:
-            self.made.note(OTHER_TEXT, kept.text != text)
-        return self.made.target(name, partial(make, path, text))
+            self.made.note(OTHER_TEXT, kept.text != shown)
+        return self.made.target(name, partial(make, path, shown))
 
-    def _target(self, words: str, instruction: str | None, with_text: bool, path: str, text: str) -> Item:
+    def _target(self, words: str, instruction: str | None, with_text: bool, path: str, shown: str) -> Item:
         # an empty caption beside others leaves the space before it
-        said = _said(f"{words} {text}" if with_text else words, "")
+        said = _said(f"{words} {shown}" if with_text else words, "")
         # the line break after the caption, which a candidate of VG without one lacks
         bare = self.rule.captioned and "{text}" in self.row.options["target"] and not with_text
-        self._compare(OTHER_TARGET, said, "target", text, otherwise=bare)
-        return Item.of({"image": self._find(path, "tgt_img_path"), "text": text}, instruction)
+        image = self._find(path, "tgt_img_path")
+        if self._differs(OTHER_TARGET, said, "target", shown, otherwise=bare):
+            return _as_said(image, said + ("" if self.rule.captioned and not with_text else END))
+        return Item.of({"image": image, "text": shown}, instruction)
 
-    def _compare(self, note: str, said: str, option: str, text: str, *, otherwise: bool = False) -> None:
+    def _differs(self, note: str, said: str, option: str, words: str, *, otherwise: bool = False) -> bool:
+        """Whether the data say something else than the published prompt; it is noted."""
         prompt = self.row.options[option]
-        wanted = prompt.replace("{text}", text) if text else prompt.replace(" {text}", "")
-        self.made.note(note, otherwise or said != wanted)
+        wanted = prompt.replace("{text}", words) if words else prompt.replace(" {text}", "")
+        otherwise = otherwise or said != wanted or words.startswith("\n")
+        self.made.note(note, otherwise)
+        return otherwise
 
-    def _find(self, path: str, field: str) -> str:
-        if not path:
-            raise InputError(field, expected="the path of a picture", got="none", remedy="download the rows again")
-        return str(self.media.find(path, field))
+    def _find(self, path: str, column: str) -> str:
+        return str(self.media.find(path, column))
 
 
-def _said(words: str, text: str) -> str:
+def _as_said(image: str, said: str) -> Item:
+    """A picture and words that no row of a benchmark lays out again."""
+    return Item.of({"image": image, "text": said.removeprefix(IMAGE), "layout": "{media}{text}"})
+
+
+def _said(words: str, of_row: str) -> str:
     """What the published code writes for a picture and words, without the line break that it adds."""
-    return _joined(f"{IMAGE} {words} {text}" if text else f"{IMAGE} {words}")
+    return _joined(f"{IMAGE} {words} {of_row}" if of_row else f"{IMAGE} {words}")
 
 
-def _joined(text: str) -> str:
-    """The text without spaces before line breaks, as the published code has it beside a picture."""
-    return text.replace(" \n", "\n")
-
-
-def _text(record: Record, field: str) -> str:
-    value = record[field]
-    if value is not None and not isinstance(value, str):
-        raise InputError(field, expected="a text", got=repr(value), remedy="download the rows again")
-    return value or ""
-
-
-def _texts(record: Record, field: str) -> list[str]:
-    values = record[field]
-    if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
-        got = "none" if values is None or values == [] else repr(values)[:60]
-        raise InputError(field, expected="a list of texts, the right one first", got=got, remedy="download them again")
-    return values
+def _joined(words: str) -> str:
+    """The words without spaces before line breaks, as the published code has them beside a picture."""
+    return words.replace(" \n", "\n")
 
 
 CONVERTERS: dict[str, Converter] = {

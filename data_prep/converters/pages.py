@@ -5,9 +5,11 @@ ColPali's, VisRAG's, Docmatix and PixMo-docs. The prompts are options of the sou
 
 import random
 from collections.abc import Iterator
+from itertools import count
 
 from data_prep.converters import Converter, Media, Record
-from data_prep.converters.published import pairs_of, picture_of, string_of
+from data_prep.converters.fields import first_identifier, maybe_text, picture, pictures, text, texts_within
+from data_prep.converters.published import pairs_of
 from data_prep.source import SourceSet
 from mmembed.errors import InputError
 from mmembed.items import Image, Item, Pair
@@ -19,10 +21,9 @@ def colpali_pairs(rows: Iterator[Record], row_set: SourceSet, media: Media) -> I
     The column ``prompt`` is not used, as published.
     """
 
-    def make(row: Record, where: str) -> Pair:
-        page = picture_of(row["image"], f"{where}: image")
-        query = string_of(row, "query", where)
-        return Pair(Item((page, f" {query}")), (Item((string_of(row, "answer", where),)),))
+    def make(row: Record) -> Pair:
+        query = Item((picture(row, "image"), f" {text(row, 'query', empty=True)}"))
+        return Pair(query, (Item((text(row, "answer"),)),))
 
     return pairs_of(rows, make)
 
@@ -34,12 +35,11 @@ def visrag_pairs(rows: Iterator[Record], row_set: SourceSet, media: Media) -> It
     """
     of_queries, of_targets = row_set.options["query_prompts"], row_set.options["target_prompts"]
 
-    def make(row: Record, where: str) -> Pair:
-        page = picture_of(row["image"], f"{where}: image")
-        query, source = string_of(row, "query", where), row["source"]
+    def make(row: Record) -> Pair:
+        query, source = text(row, "query", empty=True), maybe_text(row, "source")
         asked, shown = of_queries.get(source), of_targets.get(source)
         query = f"{asked} {query} " if asked else f"{query} "
-        return Pair(Item((query,)), (Item((f"{shown}  " if shown else " ", page)),))
+        return Pair(Item((query,)), (Item((f"{shown}  " if shown else " ", picture(row, "image"))),))
 
     return pairs_of(rows, make)
 
@@ -50,15 +50,12 @@ def docmatix_pairs(rows: Iterator[Record], row_set: SourceSet, media: Media) -> 
     Of a row's questions one is drawn by the row's number; the published parser draws another each epoch.
     """
     asked, shown = row_set.options["query_prompt"], row_set.options["target_prompt"]
+    numbers = count()
 
-    def make(row: Record, where: str) -> Pair:
-        pages = [picture_of(page, f"{where}: images[{i}]") for i, page in enumerate(row["images"] or ())]
-        for column, values in (("images", pages), ("texts", row["texts"])):
-            if not values:
-                raise InputError(f"{where}: {column}", expected="at least one", got="none", remedy="leave the row out")
-        turn = random.Random(where).choice(row["texts"])
-        query = string_of(turn, "user", f"{where}: texts")
-        return Pair(Item((f"{asked} Q: {query}",)), (Item((f"{shown} ", *pages)),))
+    def make(row: Record) -> Pair:
+        draw = random.Random(f"row {next(numbers)}")
+        pages, questions = pictures(row, "images"), texts_within(row, "texts", "user")
+        return Pair(Item((f"{asked} Q: {draw.choice(questions)}",)), (Item((f"{shown} ", *pages)),))
 
     return pairs_of(rows, make)
 
@@ -67,12 +64,9 @@ def pixmo_pairs(rows: Iterator[Record], row_set: SourceSet, media: Media) -> Ite
     """A question finds the first of its positive documents, a PNG file; the negatives are not used, as published."""
     asked, shown = row_set.options["query_prompt"], row_set.options["target_prompt"]
 
-    def make(row: Record, where: str) -> Pair:
-        query, documents = string_of(row, "query_text", where), row["positive_document_ids"]
-        if not documents:
-            where = f"{where}: positive_document_ids"
-            raise InputError(where, expected="at least one", got="none", remedy="leave the row out")
-        page = Image(media.find(f"{documents[0]}.png", f"{where}: positive_document_ids"))
+    def make(row: Record) -> Pair:
+        query, document = text(row, "query_text", empty=True), first_identifier(row, "positive_document_ids")
+        page = Image(media.find(f"{document}.png", "positive_document_ids"))
         return Pair(Item((asked + query,)), (Item((shown, page)),))
 
     return pairs_of(rows, make)

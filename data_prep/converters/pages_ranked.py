@@ -7,8 +7,8 @@ as the published code writes them, or with the publisher's own bytes: the set's 
 
 import hashlib
 import io
+import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from data_prep.converters import Converter, Media, Ranked, Record
+from data_prep.converters.fields import identifier, in_row, picture, text
 from data_prep.source import SourceSet
 from mmembed.errors import InputError, nearest
 from mmembed.files import whole_file
@@ -56,21 +57,22 @@ def page_set(file_name: FileName, parts: Mapping[str, Iterator[Record]], row: So
         InputError: a query without a relevant page, a judgement of a page that is not there, or a page that cannot be
             written: part, row and field.
     """
-    made = Ranked(whole=True)
+    made, language = Ranked(whole=True), row.options.get("language")
     grades = _grades(parts["qrels"], made)
-    pages = _pages(parts["corpus"], _Binder(file_name, _kind(row), media.made), made)
-    for number, record in _spoken(parts["queries"], row.options.get("language")):
-        with _placed("queries", number):
-            query, text = _id(record, "query-id"), record["query"]
-            if not isinstance(text, str):
-                raise InputError("query", expected="a text", got=repr(text), remedy="download the rows again")
+    pages = _pages(parts["corpus"], _Binder(file_name, _kind(row), media), made)
+    for number, record in enumerate(parts["queries"]):
+        with in_row(number, "queries"):
+            if language is not None and text(record, "language") != language:
+                continue
+            query, asked = identifier(record, "query-id"), text(record, "query")
             if query not in grades:
                 # the published code fails on such a query
                 remedy = "leave the query out, or download the qrels again"
-                raise InputError(f"query {query}", expected="a relevant page", got="none", remedy=remedy)
+                got = f"'{query}', which has none"
+                raise InputError("query-id", expected="a query with a relevant page", got=got, remedy=remedy)
             for page in grades[query]:
                 made.target(page, partial(_item, pages, page))
-            made.query(_unique(query, made), Item.of(text), grades[query])
+            made.query(_unique(query, made), Item.of(asked), grades[query])
     for page in pages:
         made.target(page, partial(_item, pages, page))
     return made
@@ -82,54 +84,51 @@ class _Binder:
 
     file_name: FileName
     kind: str
-    made: Path
+    media: Media
 
-    def file(self, page: str, image: object) -> str:
+    def file(self, page: str, data: bytes) -> str:
         """The path of a page, written."""
-        data = image.get("bytes") if isinstance(image, Mapping) else None
-        if not isinstance(data, bytes):
-            got = "no bytes" if isinstance(image, Mapping) else type(image).__name__
-            raise InputError("image", expected="the bytes of a picture", got=got, remedy="download the rows again")
         name = self.file_name(page)
+        path = self.media.make(name, "corpus-id")
         if Path(name).name != name:
             raise InputError("corpus-id", expected="an id that can name a file", got=f"'{page}'", remedy="mend the row")
-        path = self.made / name
+        if self.kind == "published" and path.suffix.lower() not in PIL.Image.registered_extensions():
+            remedy = "mend the row, or ask for pages: original"
+            raise InputError("corpus-id", expected="an id that ends in a format", got=f"'{page}'", remedy=remedy)
         try:
-            picture = PIL.Image.open(io.BytesIO(data))
+            opened = PIL.Image.open(io.BytesIO(data))
             if self.kind == "original":
-                path = path.with_suffix(f".{str(picture.format).lower()}")
+                path = path.with_suffix(f".{str(opened.format).lower()}")
             if not path.exists():
-                self._write(path, picture, data)
+                self._write(path, opened, data)
         except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
             remedy = "download the rows again, or ask for pages: original"
             raise InputError("image", expected=f"a picture to be '{name}'", got=str(error), remedy=remedy) from error
         return str(path)
 
-    def _write(self, path: Path, picture: PIL.Image.Image, data: bytes) -> None:
-        picture.load()  # which refuses what is cut off
+    def _write(self, path: Path, opened: PIL.Image.Image, data: bytes) -> None:
+        opened.load()  # which refuses what is cut off
         with whole_file(path) as part:
             if self.kind == "original":
                 part.write_bytes(data)
-                return
-            formats = PIL.Image.registered_extensions()
-            if path.suffix.lower() not in formats:
-                raise ValueError(f"a name without the suffix of a format: '{path.name}'")
-            _upright(picture).save(part, formats[path.suffix.lower()])
+            else:
+                _upright(opened).save(part, PIL.Image.registered_extensions()[path.suffix.lower()])
 
 
-def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """The picture as the library ``datasets`` hands it to the published code."""
-    turned = picture.getexif().get(PIL.Image.ExifTags.Base.Orientation) is not None
-    return PIL.ImageOps.exif_transpose(picture) if turned else picture
+def _upright(page: PIL.Image.Image) -> PIL.Image.Image:
+    """The page as the library ``datasets`` hands it to the published code."""
+    turned = page.getexif().get(PIL.Image.ExifTags.Base.Orientation) is not None
+    return PIL.ImageOps.exif_transpose(page) if turned else page
 
 
 def _grades(rows: Iterator[Record], made: Ranked) -> dict[str, dict[str, float]]:
     """The relevant pages of each query, in the order of the rows."""
     grades: dict[str, dict[str, float]] = {}
     for number, record in enumerate(rows):
-        with _placed("qrels", number):
-            query, page, score = _id(record, "query-id"), _id(record, "corpus-id"), record["score"]
-            if isinstance(score, bool) or not isinstance(score, int | float):
+        with in_row(number, "qrels"):
+            query, page = identifier(record, "query-id"), identifier(record, "corpus-id")
+            score = record["score"]
+            if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
                 raise InputError("score", expected="a number", got=repr(score), remedy="download the rows again")
         if score <= 0:
             made.note(NOT_RELEVANT)
@@ -144,30 +143,20 @@ def _pages(rows: Iterator[Record], binder: _Binder, made: Ranked) -> dict[str, s
     """Files of the pages by their ids, the first of several."""
     pages: dict[str, str] = {}
     for number, record in enumerate(rows):
-        with _placed("corpus", number):
-            page = _id(record, "corpus-id")
+        with in_row(number, "corpus"):
+            page = identifier(record, "corpus-id")
             if page in pages:
                 made.note(SAME_PAGE)
             else:
-                pages[page] = binder.file(page, record["image"])
+                pages[page] = binder.file(page, picture(record, "image").source)
     return pages
 
 
 def _item(pages: Mapping[str, str], page: str) -> Item:
     if page not in pages:
         remedy = "download the corpus again"
-        raise InputError(f"page {page}", expected="a row of the corpus", got="none", remedy=remedy)
+        raise InputError("qrels.corpus-id", expected="a page of the corpus", got=f"'{page}'", remedy=remedy)
     return Item.of({"image": pages[page]})
-
-
-def _spoken(rows: Iterator[Record], language: str | None) -> Iterator[tuple[int, Record]]:
-    """The rows of one language, or all, with their numbers."""
-    for number, record in enumerate(rows):
-        if language is not None and "language" not in record:
-            got = f"columns {', '.join(record)}"
-            raise InputError(f"queries: row {number}: language", expected="a language", got=got, remedy="see options")
-        if language is None or record["language"] == language:
-            yield number, record
 
 
 def _unique(query: str, made: Ranked) -> str:
@@ -186,22 +175,6 @@ def _kind(row: SourceSet) -> str:
         remedy = nearest(str(kind), MADE)
         raise InputError(f"{row.name}.options.pages", expected="how pages are made", got=f"'{kind}'", remedy=remedy)
     return str(kind)
-
-
-def _id(record: Record, field: str) -> str:
-    value = record[field]
-    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-        raise InputError(field, expected="a number or a name", got=repr(value), remedy="download the rows again")
-    return str(value)
-
-
-@contextmanager
-def _placed(part: str, number: int) -> Iterator[None]:
-    """Complaints inside name the part and the row."""
-    try:
-        yield
-    except InputError as error:
-        raise error.within(f"{part}: row {number}") from None
 
 
 CONVERTERS: dict[str, Converter] = {

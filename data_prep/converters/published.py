@@ -1,20 +1,19 @@
 """What converters of training rows share: items that read exactly as the published parsers write them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from data_prep.converters import Record
 from mmembed.errors import InputError
-from mmembed.items import Image, Item, Media, Pair
+from mmembed.items import Item, Media, Pair
 
 
-def pairs_of(rows: Iterator[Record], make: Callable[[Record, str], Pair]) -> Iterator[Pair | InputError]:
-    """What ``make`` gives of each row and the row's name, in order; or the error that says why there is no pair."""
+def pairs_of(rows: Iterator[Record], make: Callable[[Record], Pair]) -> Iterator[Pair | InputError]:
+    """What ``make`` gives of each row, in order; or the error that says of which row there is no pair, and why."""
     for number, row in enumerate(rows):
         try:
-            yield make(row, f"row {number}")
+            yield make(row)
         except InputError as error:
-            yield error
+            yield error.within(f"row {number}")
 
 
 def verbatim(text: str, token: str, media: Sequence[Media], where: str) -> Item:
@@ -33,26 +32,22 @@ def verbatim(text: str, token: str, media: Sequence[Media], where: str) -> Item:
     return Item(tuple(part for part in parts if part != ""))
 
 
-def picture_of(struct: Any, where: str) -> Image:
-    """The picture of a Parquet column of images, ``{"bytes", "path"}``.
+def stray(text: str, token: str, where: str) -> Item:
+    """The item of a text in which the word for a picture may stand once, without a picture; its layout says where.
+
+    Words before it are the instruction, for want of another place.
 
     Raises:
-        InputError: there are no bytes.
+        InputError: the word stands there several times, or alone.
     """
-    data = struct.get("bytes") if isinstance(struct, dict) else None
-    if not data:
-        got = f"{struct!r:.80}"
-        raise InputError(where, expected="a picture with its bytes", got=got, remedy="download the file again")
-    return Image(data)
-
-
-def string_of(row: Record, column: str, where: str) -> str:
-    """A text column that must have a value.
-
-    Raises:
-        InputError: it has none.
-    """
-    value = row.get(column)
-    if not isinstance(value, str):
-        raise InputError(f"{where}: {column}", expected="a text", got=repr(value), remedy="mend the row")
-    return value
+    before, *after = text.split(token)
+    if not after and text:
+        return Item((text,), layout="{text}")
+    if len(after) != 1 or not (before or after[0]):
+        got, remedy = f"'{text}'", "mend the row, or leave it out"
+        raise InputError(where, expected=f"words and '{token}' at most once", got=got, remedy=remedy)
+    if not before:
+        return Item((after[0],), layout="{image_token}{text}")
+    if not after[0]:
+        return Item((before,), layout="{text}{image_token}")
+    return Item((after[0],), instruction=before, layout="{instruction}{image_token}{text}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.engine.lock import locked
-from data_prep.engine.manifest import is_prepared, read_manifest
+from data_prep.engine.manifest import entry_of, is_prepared, read_manifest
 from data_prep.engine.preparation import Wishes, prepare
 from data_prep.miniatures import clips, clips_ranked, image_pairs, image_ranked, pages, pages_ranked
 from data_prep.miniatures.studio import Studio
@@ -51,7 +51,7 @@ def _prepared(source: Source, data_root: Path) -> dict[str, Any]:
     """The manifest of a source's miniature, which is drawn and prepared unless the same code did so before."""
     marker, code = data_root / COPIES / f"{source.name}.json", _code()
     said = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else None
-    if said == code and all(is_prepared(data_root, source.name, row) for row in source.sets.values()):
+    if said == code and all(_is_there(source, row, data_root) for row in source.sets.values()):
         return read_manifest(data_root, source.name)
     # checksums that were published are those of the whole files
     small = replace(source, sets={key: _without_checksums(row) for key, row in source.sets.items()})
@@ -59,6 +59,11 @@ def _prepared(source: Source, data_root: Path) -> dict[str, Any]:
     made = prepare(small, data_root, copies=data_root / COPIES, wishes=Wishes(compare=False))
     write_json(marker, code)
     return made
+
+
+def _is_there(source: Source, row: SourceSet, data_root: Path) -> bool:
+    entry = entry_of(data_root, source.name, row.name)
+    return entry is not None and entry["miniature"] and is_prepared(data_root, source.name, row)
 
 
 def _code() -> str:

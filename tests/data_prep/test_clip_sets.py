@@ -1,5 +1,6 @@
 """The video sets of MMEB-V2 from their miniatures: prompts to the character, candidates, names, and frames."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -42,9 +43,9 @@ MVBENCH = [
 
 # the first query and its right target as the published code writes them for Qwen2-VL
 STRINGS = {
-    "K700": (f"{V} Recognize the category of the video content.", "zumba"),
-    "HMDB51": (f"{V} What actions or objects interactions are the person in the video doing?", "wave"),
-    "UCF101": (f"{V} What activities or sports are being performed by the person in the video?", "YoYo"),
+    "K700": (f"{V} Recognize the category of the video content.", "clay_pottery_making"),
+    "HMDB51": (f"{V} What actions or objects interactions are the person in the video doing?", "fall_floor"),
+    "UCF101": (f"{V} What activities or sports are being performed by the person in the video?", "Fencing"),
     "Breakfast": (f"{V} Recognize the breakfast type that the person is cooking in the video. ", "salad"),
     "SmthSmthV2": (
         f"{V} What actions or object interactions are being performed by the person in the video?",
@@ -206,10 +207,14 @@ def test_every_word_of_a_list_of_labels_is_as_published():
     assert {name: len(labels) for name, labels in lists.items()} == COUNTS
     assert all(len(set(labels)) == len(labels) for labels in lists.values())
     assert all(label == label.strip() != "" for labels in lists.values() for label in labels)
-    for odd in ("massaging_person's_head", "bouncing_ball_(not_juggling)", "passing_American_football_(in_game)"):
-        assert odd in lists["K700"]
-    assert {"friedegg", "scrambledegg"} <= set(lists["Breakfast"])
-    assert "YoYo" in lists["UCF101"] and "flic_flac" in lists["HMDB51"]
+    found = {name: hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16] for name, labels in lists.items()}
+    # of the lists in the published code, in their order
+    assert found == {
+        "K700": "f86e6c34187b6301",
+        "UCF101": "acf087eb9a8e5140",
+        "HMDB51": "d5d503903cc4fe69",
+        "Breakfast": "bc78c1ae402dc8cc",
+    }
 
 
 # ---- candidates and names, against the published loops written down as they are

@@ -156,12 +156,28 @@ def test_the_miniatures_hold_the_cases_that_are_odd(prepared):
         ("CIRR", {"tgt_inst": "<|image_1|>\nRepresent the given image."}, OTHER_TARGET, 6),
         ("OVEN", {"tgt_text": [" "] * 6}, OTHER_TARGET, 3),
         ("WebQA", {"tgt_text": ["a lake", "", *"abcd"]}, OTHER_TARGET, 1),
+        ("VOC2007", {"qry_inst": "<|image_1|> Identify {the} object\n"}, OTHER_QUERY, 1),
+        ("OK-VQA", {"qry_text": "\nWhich one?"}, OTHER_QUERY, 1),
+        ("VisDial", {"qry_inst": "Find it:"}, OTHER_QUERY, 1),
+        ("EDIS", {"qry_inst": "Find <|image_1|> like:"}, OTHER_QUERY, 1),
+        ("RefCOCO", {"tgt_inst": "<|image_1|>\nRepresent the given cropped image of the object\n"}, OTHER_TARGET, 6),
+        ("RefCOCO-Matching", {"tgt_text": ['"a"', "\nb", *"cdef"]}, OTHER_TARGET, 1),
     ],
 )  # fmt: skip
-def test_words_and_blanks_other_than_the_published_are_counted(tmp_path, name, changes, note, count):
+def test_words_and_blanks_other_than_the_published_are_counted_and_kept(tmp_path, name, changes, note, count):
     assert note not in converted(tmp_path, name, [first_row(name)]).notes
+    row, converter = first_row(name, **changes), SETS[name].converter
 
-    assert converted(tmp_path, name, [first_row(name, **changes)]).notes[note] == count
+    made = converted(tmp_path, name, [row])
+
+    assert made.notes[note] == count
+    (query,) = asked(TASKS[name], "query", made.queries).values()
+    assert written(query) == published_query(row, name, converter)
+    targets = asked(TASKS[name], "target", made.corpus)
+    corpus = published_candidates([row], converter)[1]
+    assert {target: written(item) for target, item in targets.items()} == {
+        t: string for t, (string, _) in corpus.items()
+    }
 
 
 def test_instructions_of_questions_may_have_blanks_around(tmp_path):
@@ -184,10 +200,10 @@ def test_spaces_before_line_breaks_go_beside_a_picture_and_stay_in_a_text(tmp_pa
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("OK-VQA", {"qry_img_path": ""}, r"row 1: qry_img_path: expected the path of a picture, got none"),
-        ("OK-VQA", {"tgt_text": []}, r"row 1: tgt_text: expected a list of texts, the right one first, got none"),
-        ("OK-VQA", {"tgt_text": "yes"}, r"row 1: tgt_text: expected a list of texts, the right one first, got 'yes'"),
-        ("OK-VQA", {"tgt_text": ["yes", ""]}, r"row 1: item: expected some text or media, got empty text"),
+        ("OK-VQA", {"qry_img_path": ""}, r"row 1: qry_img_path: expected a text, got an empty one"),
+        ("OK-VQA", {"tgt_text": []}, r"row 1: tgt_text: expected a list, got an empty one"),
+        ("OK-VQA", {"tgt_text": "yes"}, r"row 1: tgt_text: expected a list, got 'yes'"),
+        ("OK-VQA", {"tgt_text": ["yes", ""]}, r"row 1: tgt_text\[1\]: expected a text, got an empty one"),
         ("OK-VQA", {"qry_text": 7}, r"row 1: qry_text: expected a text, got 7"),
         ("CIRR", {"tgt_img_path": ["CIRR/target_0.jpg"]},
          r"row 1: tgt_img_path: expected 6 paths, one for each text of tgt_text, got 1"),

@@ -228,3 +228,86 @@ def test_a_clip_that_does_not_decode_is_put_aside_and_leaves_no_frames(media, st
 
     assert isinstance(made, InputError)
     assert not (media.made / "7").exists()
+
+
+def captioned(*rows):
+    return [{"caption": ["c"], **row} for row in rows]
+
+
+def test_a_clip_without_an_id_is_put_aside_and_does_not_take_the_frames_of_another(media, studio):
+    for name in "ab":
+        studio.clip(media.folder / f"{name}.mp4")
+    rows = [{"video_id": None, "video_path": f"{name}.mp4", "pos_text": "falling"} for name in "ab"]
+
+    made = convert(only_set("ssv2_train"), rows, media)
+
+    assert [one.where for one in made] == ["row 0: video_id", "row 1: video_id"]
+    assert not media.made.exists()
+
+
+def test_a_second_clip_by_the_name_of_a_first_is_put_aside(media, studio):
+    for path in ("x/a.mp4", "y/a.mp4"):
+        studio.clip(media.folder / path)
+
+    first, second, again = convert(
+        only_set("didemo_train"), captioned({"video": "x/a.mp4"}, {"video": "y/a.mp4"}, {"video": "x/a.mp4"}), media
+    )
+
+    assert first == again
+    assert isinstance(second, InputError)
+    assert second.where == "row 1: video"
+    assert "'a' for" in second.got
+
+
+def test_frames_are_not_written_over_the_folder_around_those_of_other_clips(media, studio):
+    for name in ("a/b", "a"):
+        studio.clip(media.folder / f"{name}.mp4")
+    rows = captioned(*({"video_id": name, "video": f"{name}.mp4"} for name in ("a/b", "a")))
+
+    inner, outer = convert(only_set("msrvtt_train"), rows, media)
+
+    assert isinstance(inner, Pair)
+    assert isinstance(outer, InputError)
+    assert frame_files(media.made / "a" / "b")
+
+
+@pytest.mark.parametrize("name", ["../escaped", "a/../../escaped", ".", "./"])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_frames_are_written_below_their_folder_alone(media, studio, tmp_path, name, absolute):
+    studio.clip(media.folder / "a.mp4")
+    name = str(tmp_path / name) if absolute else name
+
+    (made,) = convert(only_set("msrvtt_train"), captioned({"video_id": name, "video": "a.mp4"}), media)
+
+    assert isinstance(made, InputError)
+    assert made.expected == "a path below the media"
+    assert not list(tmp_path.rglob("*.jpg"))
+
+
+def test_a_clip_under_any_suffix_of_clips_is_found(media, studio):
+    studio.clip(media.folder / "a.mp4")
+    (media.folder / "a.mp4").rename(media.folder / "a.3g2")
+
+    (made,) = convert(only_set("msrvtt_train"), captioned({"video_id": "a", "video": "a.mp4"}), media)
+
+    assert len(frame_files(made.positives[0].media[0].source)) == 12
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../a", "a/../../b", "/a"])
+def test_media_are_found_and_made_below_their_folders_alone(media, name):
+    for ask in (media.find, media.look, media.make):
+        with pytest.raises(InputError, match=r"^column: expected a path below the media"):
+            ask(name, "column")
+
+
+def test_a_name_too_long_for_a_file_is_one_that_is_not_there(media):
+    assert media.look("a" * 5000, "column") is None
+
+
+def test_texts_that_a_pair_needs_beside_its_picture_are_not_made_up(media, studio):
+    studio.picture(media.folder / "a.jpg")
+
+    for row in ({"qry": None, "qry_image_path": "a.jpg"}, {"pos_text": "", "pos_image_path": "a.jpg"}):
+        assert isinstance(mmeb(media, **row), InputError)
+    (negative,) = mmeb(media, neg_text="", neg_image_path="a.jpg").negatives
+    assert negative.item == Item((Image(media.folder / "a.jpg"),))

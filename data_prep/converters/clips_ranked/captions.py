@@ -1,11 +1,13 @@
 """Captions that clips are found by: every query ranks the clips of all rows."""
 
 from collections.abc import Iterator, Mapping
-from functools import partial
-from pathlib import Path
+from pathlib import PurePosixPath
+from typing import Any
 
 from data_prep.converters import Converter, Media, Ranked, Record
-from data_prep.converters.clips_ranked.stored import StoredClips
+from data_prep.converters.clips_ranked.stored import clip_item, clips_of, text_item
+from data_prep.converters.fields import file_name, first_text, identifier, in_row
+from data_prep.converters.frames import Clips
 from data_prep.source import SourceSet
 from mmembed.items import Item
 
@@ -19,21 +21,22 @@ def video_captions(parts: Mapping[str, Iterator[Record]], row: SourceSet, media:
             suffix.
         clip: column of the clip's path, of which only the file name counts; null takes the name and ``.mp4``.
     """
-    ranked, clips = Ranked(whole=True), StoredClips.of(row, media)
+    ranked, clips = Ranked(whole=True), clips_of(row, media)
     for number, record in enumerate(parts["rows"]):
-        caption = record[row.options["caption"]]
-        name, file = _name_and_file(record, row.options.get("name"), row.options.get("clip"))
-        ranked.target(name, partial(clips.item, name, file, where=clips.row(number)))
-        query = Item((caption if isinstance(caption, str) else caption[0],), verbatim=False)
-        ranked.query(f"q{number}", query, {name: 1})
+        with in_row(number):
+            name, item = _clip(record, row.options, clips)
+            ranked.target(name, item)
+            query = text_item(first_text(record, row.options["caption"]))
+            ranked.query(f"q{number}", query, {name: 1})
     return ranked
 
 
-def _name_and_file(record: Record, name: str | None, clip: str | None) -> tuple[str, str]:
-    if clip is None:
-        return str(record[name]), f"{record[name]}.mp4"
-    file = Path(record[clip]).name
-    return (Path(file).stem if name is None else str(record[name])), file
+def _clip(record: Record, options: Mapping[str, Any], clips: Clips) -> tuple[str, Item]:
+    """A row's clip by its name; made of every row, for a second clip by the name of a first is refused."""
+    name_column, clip_column = options.get("name"), options.get("clip")
+    files = () if clip_column is None else (file_name(record, clip_column),)
+    name = PurePosixPath(files[0]).stem if name_column is None else identifier(record, name_column)
+    return name, clip_item(clips, name, *files, where=name_column or clip_column)
 
 
 CONVERTERS = {"video_captions": Converter(ranked=video_captions)}

@@ -5,8 +5,11 @@ from itertools import islice
 from pathlib import Path
 
 from data_prep.converters import Converter, Media, Ranked, Record
-from data_prep.converters.clips_ranked.stored import StoredClips, answerable, text_target
+from data_prep.converters.clips_ranked.stored import answerable, clip_item, clips_of, text_item
+from data_prep.converters.fields import identifier, in_row, text, texts
+from data_prep.converters.frames import Clips
 from data_prep.source import SourceSet
+from mmembed.items import Item
 
 LABELS = Path(__file__).parent.parent / "labels"
 
@@ -22,13 +25,14 @@ def video_labels(parts: Mapping[str, Iterator[Record]], row: SourceSet, media: M
     Options:
         labels: name of the list.
     """
-    ranked, clips = Ranked(whole=True), StoredClips.of(row, media)
+    ranked, clips = Ranked(whole=True), clips_of(row, media)
     for number, record in enumerate(parts["rows"]):
-        where, label = clips.row(number), record["pos_text"]
-        ranked.target(label, text_target(label, f"{where}: pos_text"))
-        ranked.query(f"q{number}", clips.item(str(record["video_id"]), where=where), {label: 1})
+        with in_row(number):
+            label = text(record, "pos_text")
+            ranked.target(label, text_item(label))
+            ranked.query(f"q{number}", _clip(record, clips), {label: 1})
     for label in read_labels(row.options["labels"]):
-        ranked.target(label, text_target(label, "labels"))
+        ranked.target(label, text_item(label))
     return ranked
 
 
@@ -38,14 +42,19 @@ def video_options(parts: Mapping[str, Iterator[Record]], row: SourceSet, media: 
     Options:
         first: rows used, from the first one.
     """
-    ranked, clips = Ranked(), StoredClips.of(row, media)
+    ranked, clips = Ranked(), clips_of(row, media)
     for number, record in enumerate(islice(parts["rows"], row.options.get("first"))):
-        where, options, label = clips.row(number), record["neg_text"], record["pos_text"]
-        answerable(label, options, f"{where}: pos_text")
-        for option in options:
-            ranked.target(option, text_target(option, f"{where}: neg_text"))
-        ranked.query(f"q{number}", clips.item(str(record["video_id"]), where=where), {label: 1}, options)
+        with in_row(number):
+            label, options = text(record, "pos_text"), texts(record, "neg_text")
+            answerable(label, options, "pos_text")
+            for option in options:
+                ranked.target(option, text_item(option))
+            ranked.query(f"q{number}", _clip(record, clips), {label: 1}, options)
     return ranked
+
+
+def _clip(record: Record, clips: Clips) -> Item:
+    return clip_item(clips, identifier(record, "video_id"), where="video_id")
 
 
 CONVERTERS = {

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from data_prep.converters import Converter, Media, Ranked, Record
-from data_prep.converters.clips_ranked.stored import StoredClips
+from data_prep.converters.clips_ranked.stored import clip_item, clips_of
+from data_prep.converters.fields import file_name, in_row, maybe_text, text, texts_within
+from data_prep.converters.frames import Clips
 from data_prep.source import SourceSet
 from mmembed.errors import InputError
 from mmembed.items import Image, Item, Video, frame_files, natural_key
@@ -27,23 +29,30 @@ def sibling_clips(parts: Mapping[str, Iterator[Record]], row: SourceSet, media: 
     Raises:
         InputError: a row without frames, or without a positive.
     """
-    ranked, clips = Ranked(), StoredClips.of(row, media)
+    ranked, clips = Ranked(), clips_of(row, media)
     for number, record in enumerate(parts["rows"]):
-        where, name = clips.row(number), Path(record["video_path"]).stem
-        folder = media.find(f"{clips.frames}/{name}", where)
-        siblings = sorted((path.name for path in folder.iterdir() if path.is_dir()), key=natural_key)
-        candidates = [f"{name}/{sibling}" for sibling in siblings if sibling != "query"]
-        positives = [f"{name}/{sibling}" for sibling in siblings if sibling.startswith("positive")]
-        if not positives:
-            got = ", ".join(siblings) or "none"
-            remedy = "unpack the archive of the frames again"
-            raise InputError(f"{where}: {folder}", expected="a folder 'positive...'", got=got, remedy=remedy)
-        ranked.note(SEVERAL_POSITIVE, len(positives) > 1)
-        for candidate in candidates:
-            ranked.target(candidate, partial(clips.item, candidate, where=where))
-        query = clips.item(f"{name}/query", text=record["query"], where=where)
-        ranked.query(f"q{number}", query, dict.fromkeys(positives, 1.0), candidates)
+        with in_row(number):
+            name = PurePosixPath(file_name(record, "video_path")).stem
+            siblings = _siblings(clips, name)
+            candidates = [f"{name}/{sibling}" for sibling in siblings if sibling != "query"]
+            positives = [f"{name}/{sibling}" for sibling in siblings if sibling.startswith("positive")]
+            ranked.note(SEVERAL_POSITIVE, len(positives) > 1)
+            for candidate in candidates:
+                ranked.target(candidate, partial(clip_item, clips, candidate, where="video_path"))
+            query = clip_item(clips, f"{name}/query", text=text(record, "query", empty=True), where="video_path")
+            ranked.query(f"q{number}", query, dict.fromkeys(positives, 1.0), candidates)
     return ranked
+
+
+def _siblings(clips: Clips, name: str) -> list[str]:
+    """The folders of a row's folder, among them a positive."""
+    folder = clips.media.find(f"{clips.frames}/{name}", "video_path")
+    siblings = sorted((path.name for path in folder.glob("*") if path.is_dir()), key=natural_key)
+    if not any(sibling.startswith("positive") for sibling in siblings):
+        got = f"{', '.join(siblings) or 'none'} in '{folder}'"
+        remedy = "unpack the archive of the frames again"
+        raise InputError("video_path", expected="a folder 'positive...'", got=got, remedy=remedy)
+    return siblings
 
 
 def moments(parts: Mapping[str, Iterator[Record]], row: SourceSet, media: Media) -> Ranked:
@@ -51,35 +60,37 @@ def moments(parts: Mapping[str, Iterator[Record]], row: SourceSet, media: Media)
 
     All stored frames of a clip are taken, up to 8 by their publisher.
     """
-    ranked, clips = Ranked(), StoredClips.of(row, media)
+    ranked, clips = Ranked(), clips_of(row, media)
     for number, record in enumerate(parts["rows"]):
-        where = clips.row(number)
-        positives, negatives = (
-            [_folder_name(entry["output_path"]) for entry in record[column]]
-            for column in ("positive_frames", "negative_frames")
-        )
-        for name in (*positives, *negatives):
-            ranked.target(name, partial(_whole, clips, name, where=where))
-        query = _query(record, clips, where, ranked)
-        ranked.query(f"q{number}", query, dict.fromkeys(positives, 1.0), [*positives, *negatives])
+        with in_row(number):
+            positives = _targets(record, "positive_frames", clips, ranked)
+            negatives = _targets(record, "negative_frames", clips, ranked)
+            query = _query(record, clips, ranked)
+            ranked.query(f"q{number}", query, dict.fromkeys(positives, 1.0), [*positives, *negatives])
     return ranked
 
 
-def _query(record: Record, clips: StoredClips, where: str, ranked: Ranked) -> Item:
-    text, given = record["query"], record["input_frames"] or ""
+def _targets(record: Record, column: str, clips: Clips, ranked: Ranked) -> list[str]:
+    """Names of the clips of a column, which become targets; only negatives may be none."""
+    paths = texts_within(record, column, "output_path", none=column == "negative_frames")
+    return [ranked.target(name, partial(_whole, clips, name, where=column)) for name in map(_folder_name, paths)]
+
+
+def _query(record: Record, clips: Clips, ranked: Ranked) -> Item:
+    asked, given = text(record, "query", empty=True), maybe_text(record, "input_frames")
     if given.endswith(".mp4"):
-        return _whole(clips, _folder_name(given), text, instruction=OF_VIDEO, where=where)
+        return _whole(clips, _folder_name(given), asked, instruction=OF_VIDEO, where="input_frames")
     if given.endswith(".jpg"):
         # beside the folder of the clips' frames
-        path = (Path(clips.frames).parent / f"query_{given}").as_posix()
-        return Item((Image(clips.media.find(path, where)), text), instruction=OF_IMAGE, verbatim=False)
+        path = str(PurePosixPath(clips.frames or "").parent / f"query_{given}")
+        return Item((Image(clips.media.find(path, "input_frames")), asked), instruction=OF_IMAGE, verbatim=False)
     ranked.note(UNKNOWN_INPUT, bool(given))
-    return Item((text,), instruction=OF_TEXT, verbatim=False)
+    return Item((text(record, "query"),), instruction=OF_TEXT, verbatim=False)
 
 
-def _whole(clips: StoredClips, name: str, *text: str, instruction: str | None = None, where: str) -> Item:
-    folder = clips.folder(name, "", where)
-    return Item((Video(folder, num_frames=len(frame_files(folder))), *text), instruction, verbatim=False)
+def _whole(clips: Clips, name: str, *words: str, instruction: str | None = None, where: str) -> Item:
+    folder = clips.folder(name, where=where)
+    return Item((Video(folder, num_frames=len(frame_files(folder))), *words), instruction, verbatim=False)
 
 
 def _folder_name(path: str) -> str:

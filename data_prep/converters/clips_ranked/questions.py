@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 
 from data_prep.converters import Converter, Media, Ranked, Record
-from data_prep.converters.clips_ranked.stored import StoredClips, answerable, text_target
+from data_prep.converters.clips_ranked.stored import answerable, clip_item, clips_of, text_item
+from data_prep.converters.fields import identifier, in_row, text, texts
+from data_prep.converters.frames import Clips
 from data_prep.source import SourceSet
+from mmembed.errors import InputError
 
 NO_LETTER = "options that do not begin with a letter, of which the published rule keeps the last character"
 
@@ -53,75 +56,71 @@ MVBENCH_CLIPS = {
 
 def mvbench(parts: Mapping[str, Iterator[Record]], row: SourceSet, media: Media) -> Ranked:
     """MVBench: the questions of its configurations one after another; names and words of options are ``(A) ...``."""
-    ranked, clips = Ranked(), StoredClips.of(row, media)
-    number = 0
+    ranked, clips = Ranked(), clips_of(row, media)
     for subset, folder in MVBENCH_CLIPS.items():
-        for of_subset, record in enumerate(parts[subset]):
-            where = clips.row(of_subset, subset)
-            question = _mvbench_question(record, where)
-            _ask(ranked, number, question, clips, f"{subset}/{record['video']}", f"{folder}/{record['video']}", where)
-            number += 1
+        for number, record in enumerate(parts[subset]):
+            with in_row(number, subset):
+                video = identifier(record, "video")
+                _ask(ranked, _mvbench_question(record), clips, f"{subset}/{video}", f"{folder}/{video}", where="video")
     return ranked
 
 
-def _mvbench_question(record: Record, where: str) -> Question:
-    answer = record["answer"]
-    answerable(answer, record["candidates"], f"{where}: answer")
-    options = lettered(record["candidates"])
+def _mvbench_question(record: Record) -> Question:
+    candidates, answer = texts(record, "candidates"), text(record, "answer")
+    answerable(answer, candidates, "answer")
+    options = lettered(candidates)
     # of equal options the published rule takes the last one
-    right = [name for name, option in zip(options, record["candidates"], strict=True) if option == answer][-1]
-    return Question(with_options(record["question"], options), {option: option for option in options}, right)
+    right = [name for name, option in zip(options, candidates, strict=True) if option == answer][-1]
+    asked = with_options(text(record, "question", empty=True), options)
+    return Question(asked, {option: option for option in options}, right)
 
 
 def nextqa(parts: Mapping[str, Iterator[Record]], row: SourceSet, media: Media) -> Ranked:
     """NExT-QA (arXiv:2105.08276), multiple choice: the letters stand in the query, options are named by their words."""
 
-    def question(record: Record, ranked: Ranked, where: str) -> Question:
-        options = [record[f"a{i}"] for i in range(5)]
-        text = with_options(record["question"], lettered(options))
-        answer = _chosen(_numbered(options), record["answer"], where)
-        return Question(text, {option: option for option in options}, answer)
+    def question(record: Record, ranked: Ranked) -> Question:
+        options = [text(record, f"a{i}") for i in range(5)]
+        asked = with_options(text(record, "question", empty=True), lettered(options))
+        return Question(asked, {option: option for option in options}, _chosen(_numbered(options), record))
 
-    return _questions(parts, row, media, question, lambda record: str(record["video"]))
+    return _questions(parts, row, media, question, "video")
 
 
 def videomme(parts: Mapping[str, Iterator[Record]], row: SourceSet, media: Media) -> Ranked:
     """Video-MME (arXiv:2405.21075): options are named with their letter, their words are without it."""
 
-    def question(record: Record, ranked: Ranked, where: str) -> Question:
-        options = record["options"]
-        by_letter = dict(zip(ascii_uppercase, options, strict=False))
-        answer = _chosen(by_letter, record["answer"], where)
-        return Question("\n".join([record["question"], *options]), _words_of(options, ranked), answer)
+    def question(record: Record, ranked: Ranked) -> Question:
+        words = _words_of("options", record, ranked)
+        answer = _chosen(dict(zip(ascii_uppercase, record["options"], strict=False)), record)
+        return Question("\n".join([text(record, "question", empty=True), *record["options"]]), words, answer)
 
-    return _questions(parts, row, media, question, lambda record: str(record["videoID"]))
+    return _questions(parts, row, media, question, "videoID")
 
 
 def egoschema(parts: Mapping[str, Iterator[Record]], row: SourceSet, media: Media) -> Ranked:
     """EgoSchema (arXiv:2308.09126): as Video-MME, but nothing stands between the question and its first option."""
 
-    def question(record: Record, ranked: Ranked, where: str) -> Question:
-        options = record["option"]
-        answer = _chosen(_numbered(options), record["answer"], where)
-        return Question(record["question"] + " ".join(options), _words_of(options, ranked), answer)
+    def question(record: Record, ranked: Ranked) -> Question:
+        words = _words_of("option", record, ranked)
+        asked = text(record, "question", empty=True) + " ".join(record["option"])
+        return Question(asked, words, _chosen(_numbered(record["option"]), record))
 
-    return _questions(parts, row, media, question, lambda record: str(record["video_idx"]))
+    return _questions(parts, row, media, question, "video_idx")
 
 
 def activitynetqa(parts: Mapping[str, Iterator[Record]], row: SourceSet, media: Media) -> Ranked:
     """ActivityNet-QA (arXiv:1906.02467), the part of it that is answered by yes or no."""
 
-    def question(record: Record, ranked: Ranked, where: str) -> Question:
+    def question(record: Record, ranked: Ranked) -> Question:
         options = {"yes": "yes", "no": "no"}
-        answerable(record["answer"], options, f"{where}: answer")
-        return Question(f"{record['question']}? (A) yes; (B) no.", options, record["answer"])
+        return Question(f"{text(record, 'question', empty=True)}? (A) yes; (B) no.", options, _chosen(options, record))
 
-    return _questions(parts, row, media, question, lambda record: f"v_{record['video_name']}")
+    return _questions(parts, row, media, question, "video_name", "v_")
 
 
 def lettered(options: list[str]) -> list[str]:
     """The options behind their letters: ``(A) yes``."""
-    return [f"({letter}) {option}" for letter, option in zip(ascii_uppercase, options, strict=False)]
+    return [f"({chr(ord('A') + place)}) {option}" for place, option in enumerate(options)]
 
 
 def with_options(question: str, options: list[str]) -> str:
@@ -133,37 +132,46 @@ def _questions(
     parts: Mapping[str, Iterator[Record]],
     row: SourceSet,
     media: Media,
-    question: Callable[[Record, Ranked, str], Question],
-    clip: Callable[[Record], str],
+    question: Callable[[Record, Ranked], Question],
+    clip: str,
+    prefix: str = "",
 ) -> Ranked:
-    ranked, clips = Ranked(), StoredClips.of(row, media)
+    """The set of what ``question`` makes of each row; column ``clip`` names the clip, with ``prefix`` before it."""
+    ranked, clips = Ranked(), clips_of(row, media)
     for number, record in enumerate(parts["rows"]):
-        where = clips.row(number)
-        _ask(ranked, number, question(record, ranked, where), clips, clip(record), "", where)
+        with in_row(number):
+            name = prefix + identifier(record, clip)
+            _ask(ranked, question(record, ranked), clips, name, where=clip)
     return ranked
 
 
-def _ask(ranked: Ranked, number: int, question: Question, clips: StoredClips, name: str, file: str, where: str) -> None:
+def _ask(ranked: Ranked, question: Question, clips: Clips, name: str, *files: str, where: str) -> None:
     for option, words in question.options.items():
-        ranked.target(option, text_target(words, f"{where}: {option}"))
-    query = clips.item(name, file, text=question.text, where=where)
-    ranked.query(f"q{number}", query, {question.answer: 1}, question.options)
+        ranked.target(option, text_item(words))
+    query = clip_item(clips, name, *files, text=question.text, where=where)
+    ranked.query(f"q{len(ranked.queries)}", query, {question.answer: 1}, question.options)
 
 
-def _words_of(options: list[str], ranked: Ranked) -> dict[str, str]:
+def _words_of(column: str, record: Record, ranked: Ranked) -> dict[str, str]:
     """The words of options that begin with a letter and a full stop, by the whole option."""
+    options = texts(record, column)
     ranked.note(NO_LETTER, sum(". " not in option for option in options))
-    return {option: option[option.find(". ") :].strip(". ") for option in options}
+    words = {option: option[option.find(". ") :].strip(". ") for option in options}
+    if "" in words.values():
+        remedy = "mend the row, or download the file again"
+        raise InputError(column, expected="words behind each letter", got=options, remedy=remedy)
+    return words
 
 
 def _numbered(options: list[str]) -> dict[str, str]:
     return {str(number): option for number, option in enumerate(options)}
 
 
-def _chosen(options: Mapping[str, str], answer: object, where: str) -> str:
-    """The option that the answer names, by its letter or number."""
-    answerable(str(answer), options, f"{where}: answer")
-    return options[str(answer)]
+def _chosen(options: Mapping[str, str], record: Record) -> str:
+    """The option that the answer names, by its letter, number or word."""
+    answer = identifier(record, "answer")
+    answerable(answer, options, "answer")
+    return options[answer]
 
 
 CONVERTERS = {
