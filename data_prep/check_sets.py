@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.engine.manifest import damaged, manifest_path, read_manifest, stamp
-from data_prep.source import SourceSet, read_source, source_names
+from data_prep.engine.manifest import MINIATURE, damaged, flaw_of, manifest_path, read_manifest, stamp
+from data_prep.source import SourceSet, read_source, resolve, source_names
 from mmembed.errors import InputError, nearest
 from mmembed.evaluation.retrieval_set import read_retrieval_set
 
@@ -42,35 +42,49 @@ class Target:
 
 
 def targets_of(name: str, data_root: Path) -> list[Target]:
-    """What a name stands for: a path, or what lies there below the data root; else a set by its source's manifest.
+    """What a name stands for: a path, or what lies there below the data root; else prepared sets by their manifest.
 
     Raises:
         InputError: nothing of that name is there.
     """
     path = Path(name) if Path(name).exists() else data_root / name
     if path.is_dir() and (path / "manifest.json").is_file():
-        return list(_source(path))
+        return list(_source(path, _known(path.name)))
     if (path.parent / "manifest.json").is_file() and not path.is_file():
         sets = read_manifest(path.parent.parent, path.parent.name)["sets"]
         if path.name not in sets:
+            known = _known(path.parent.name)
             expected = f"a set that is prepared in {path.parent}"
-            remedy = nearest(path.name, sets)
+            prepares = f"run data_prep/prepare.py {path.parent.name}/{path.name}"
+            remedy = prepares if path.name in known else nearest(path.name, [*sets, *known])
             raise InputError(name, expected=expected, got=f"'{path.name}'", remedy=remedy)
         return [_set(path.parent, path.name, sets[path.name])]
     if path.is_dir():
         return [Target(str(path), _tables(path), tuple(_whole(path)))]
+    if not path.exists() and name.partition("/")[0] in source_names():
+        return _group(name, data_root)
     return [Target(str(path), (path,))]
 
 
-def _source(folder: Path) -> Iterator[Target]:
-    """Every set of a prepared source; of those that are not prepared a word."""
+def _group(name: str, data_root: Path) -> list[Target]:
+    """The prepared sets of a group's sources; a source or set comes here only where it is not prepared."""
+    targets = [target for part in resolve(name) for target in _source(data_root / part.name, part.sets)]
+    if not any(target.tables for target in targets):
+        remedy = f"run data_prep/prepare.py {name}"
+        raise InputError(name, expected=f"sets that are prepared in {data_root}", got="none", remedy=remedy)
+    return targets
+
+
+def _source(folder: Path, wanted: Mapping[str, SourceSet]) -> Iterator[Target]:
+    """The wanted sets of a prepared source, all where none are named; of those that are not prepared a word."""
     sets = read_manifest(folder.parent, folder.name)["sets"]
     for name, entry in sets.items():
-        yield _set(folder, name, entry)
-    absent = [name for name in _known(folder.name) if name not in sets]
+        if name in wanted or not wanted:
+            yield _set(folder, name, entry)
+    absent = [name for name in wanted if name not in sets]
     if absent:
-        expected = f"{len(sets) + len(absent)} sets"
-        got = f"{len(sets)}; not {', '.join(absent[:5])}" + (", ..." if len(absent) > 5 else "")
+        expected, there = f"{len(wanted)} sets", len(wanted) - len(absent)
+        got = f"{there}; not {', '.join(absent[:5])}" + (", ..." if len(absent) > 5 else "")
         remedy = f"run data_prep/prepare.py {folder.name}"
         error = InputError(manifest_path(folder.parent, folder.name), expected=expected, got=got, remedy=remedy)
         yield Target(folder.name, (), (Finding(error, serious=False),))
@@ -78,6 +92,8 @@ def _source(folder: Path) -> Iterator[Target]:
 
 def _set(folder: Path, name: str, entry: Mapping[str, Any]) -> Target:
     where = f"{folder.name}/{name}"
+    if flaw := flaw_of(entry):
+        return Target(where, (), (_finding(where, "a set that this version prepared", flaw, AGAIN),))
     findings = [*_recorded(folder, where, entry), *_expected(folder, name, entry)]
     if entry["kind"] == "pairs":
         return Target(where, (folder / f"{name}.parquet",), tuple(findings))
@@ -103,8 +119,12 @@ def _expected(folder: Path, name: str, entry: Mapping[str, Any]) -> Iterator[Fin
     if entry["stamp"] != stamp(row, entry["limit"]):
         remedy = f"run data_prep/prepare.py {where}"
         yield _finding(where, "what its source says now", "an older preparation", remedy, serious=False)
+    if entry["miniature"] or entry["limit"] is not None:
+        got = MINIATURE if entry["miniature"] else f"only the first {entry['limit']} rows"
+        yield _finding(where, "the whole set", got, f"run data_prep/prepare.py {where}", serious=False)
+        return
     there = entry["rows"] + entry["put_aside"]["count"]
-    if entry["compared"] and row.rows is not None and there != row.rows:
+    if row.rows not in (None, there):
         remedy = "compare the download with what is published"
         yield _finding(where, f"{row.rows} rows", f"{there}", remedy)
 

@@ -5,14 +5,17 @@ first (the question answering sets). Pictures are JPEG files by Pillow: FFmpeg a
 """
 
 import argparse
+import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmembed.errors import InputError, nearest
-from mmembed.files import whole_directory
+from mmembed.files import whole_directory, write_json
 from mmembed.items import frame_files
 from mmembed.media.readers import PyAVReader
 from mmembed.media.sources import existing_file
@@ -21,7 +24,13 @@ from mmembed.progress import track
 MOST = 64
 """Frames that are stored of a clip; 8 of them are used."""
 QUALITY = 95
-CLIP_SUFFIXES = frozenset({".mp4", ".webm", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp"})
+CLIP_SUFFIXES = (
+    *(".mp4", ".mov", ".avi", ".mkv", ".flv", ".wmv", ".webm"),
+    *(".mpg", ".mpeg", ".3gp", ".m4v", ".3g2", ".mts"),
+)
+"""What clips end in, in the order in which the published code looks for one under another suffix."""
+NOTE = ".frames.json"
+"""File beside the frames that says of which clip they are, and by which rule."""
 MAX_SHOWN = 20
 EXAMPLE = """examples:
   python data_prep/extract_frames.py clips --output frames
@@ -72,7 +81,31 @@ def extract_frames(video: Path, folder: Path, most: int = MOST, rule: str = "eve
     with whole_directory(folder) as part:
         for number, picture in enumerate(pictures, first):
             picture.save(part / pattern.format(number), "JPEG", quality=QUALITY)
+        write_json(part / NOTE, _note(video, most, rule))
     return folder
+
+
+def are_there(video: Path, folder: Path, most: int = MOST, rule: str = "evenly") -> bool:
+    """Whether a folder holds the frames that :func:`extract_frames` would store in it.
+
+    Raises:
+        InputError: it holds frames of another clip, or such as were not stored here: they are not to be replaced.
+    """
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return False
+    try:
+        said = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        said = None
+    if not isinstance(said, dict) or said.get("clip") != video.name:
+        got = "other files" if not isinstance(said, dict) else f"those of {said.get('clip')}"
+        remedy = "take them away, or give another --output"
+        raise InputError(folder, expected=f"nothing, or frames of {video.name}", got=got, remedy=remedy)
+    return bool(said == _note(video, most, rule) and frame_files(folder))
+
+
+def _note(video: Path, most: int, rule: str) -> dict[str, Any]:
+    return {"clip": video.name, "bytes": video.stat().st_size, "rule": rule, "most": most}
 
 
 def clips_of(folder: Path) -> list[Path]:
@@ -106,13 +139,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     failed, there = list[InputError](), 0
-    for clip in track(clips, "extract"):
-        folder = options.output / clip.relative_to(options.clips).with_suffix("")
-        if folder.is_dir() and frame_files(folder):
-            there += 1
-            continue
+    folders = {clip: options.output / clip.relative_to(options.clips).with_suffix("") for clip in clips}
+    shared = Counter(folders.values())
+    for clip, folder in track(folders.items(), "extract", len(clips)):
         try:
-            extract_frames(clip, folder, options.most, options.rule)
+            if shared[folder] > 1:
+                remedy = "rename one of them"
+                raise InputError(clip, expected="a folder of its own", got=f"'{folder}' for two clips", remedy=remedy)
+            if are_there(clip, folder, options.most, options.rule):
+                there += 1
+            else:
+                extract_frames(clip, folder, options.most, options.rule)
         except InputError as error:
             failed.append(error)
     print(f"{len(clips)} clips: {len(clips) - there - len(failed)} stored, {there} there before, {len(failed)} failed")

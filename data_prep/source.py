@@ -1,13 +1,10 @@
 """Sources: what is published where, and what it becomes here. A release is a YAML in sources/, a set is a row of it."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmembed.errors import InputError, nearest
 from mmembed.settings import check_keys, load_yaml

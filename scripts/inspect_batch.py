@@ -100,7 +100,7 @@ def inspect(options: argparse.Namespace, overrides: Sequence[str], console: Cons
     from mmembed.training.stage_data import open_training
 
     recipe, data_root = chosen_recipe(options, overrides)
-    check_data(recipe, data_root)
+    check_data(recipe, data_root, parts=True)
     name = stage_name(recipe, options.stage)
     stage = recipe.stages[name]
     if not 0 <= options.step < stage.steps:

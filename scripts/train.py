@@ -75,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--miniature", action="store_true",
         help="try the recipe small: random weights of its architecture, drawn miniatures of its data, two steps",
     )  # fmt: skip
+    parser.add_argument(
+        "--parts", action="store_true", help="train on sources that are prepared in part, by --limit say"
+    )
     parser.add_argument("--print_config", action="store_true", help="print the resolved recipe and stop")
     parser.add_argument("--settings-help", action="store_true", help="list every setting of a recipe and stop")
     options, overrides = parser.parse_known_args(argv)
@@ -88,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.print_config:
             print(dump_yaml(recipe), end="")
             return 0
-        check_data(recipe, data_root)
+        check_data(recipe, data_root, parts=options.parts or options.miniature)
         output = options.output or Path("runs") / recipe.name
         final, trained = run_recipe(
             recipe, output, data_root=data_root, resume=options.resume, overwrite=options.overwrite

@@ -1,7 +1,9 @@
 """Repositories of a source: local copies laid out as upstream, or what is downloaded from the Hub as it is needed."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +12,15 @@ from mmembed.errors import InputError
 
 RAW = "raw"
 """Folder below the data root that downloads lie in, as ``raw/owner/name``."""
+CLONED_AS = {
+    "ShareGPTVideo/train_video_and_instruction": ("video", ("train_300k", "video_instruction")),
+    "TIGER-Lab/MMEB-V2": (".", ("image-tasks", "video-tasks")),
+}
+"""Folder that download_data.sh of VLM2Vec clones a repository into, and folders in it that show that it was this."""
+
+_URL = re.compile(
+    r"^\s*url\s*=.*[/@.](?:huggingface\.co|hf\.co)[/:]datasets/([^/\s]+/[^/\s]+?)(?:\.git)?/?\s*$", re.MULTILINE
+)
 
 
 class Clone(Protocol):
@@ -58,17 +69,18 @@ class LocalClone:
 
 @dataclass(frozen=True)
 class Repositories:
-    """Where the repositories of a source are taken from.
+    """Where the repositories of sources are taken from; each is opened once.
 
     Args:
         data_root: downloads come to lie below it.
-        copies: folder of local copies; None downloads.
-        only: the repository that all of it needs, if it needs one alone: ``copies`` may then be its copy.
+        copies: folders of local copies, the first that has a repository counts; none downloads.
+        update: take the newest commit of what no source pins, and not the one that was the newest before.
     """
 
     data_root: Path
-    copies: Path | None = None
-    only: str | None = None
+    copies: tuple[Path, ...] = ()
+    update: bool = False
+    _opened: dict[tuple[str, str | None], Clone] = field(default_factory=dict, repr=False, compare=False)
 
     def open(self, repo: str, revision: str | None) -> Clone:
         """The clone of a repository.
@@ -76,20 +88,49 @@ class Repositories:
         Raises:
             InputError: no copy of it lies below ``copies``, or one of another commit than the source pins.
         """
-        if self.copies is None:
-            return HubClone(repo, self.data_root / RAW / repo, revision)
-        places = [self.copies / repo, self.copies / repo.partition("/")[2]]
-        if repo == self.only:
-            places.append(self.copies)
-        for place in places:
-            if place.is_dir():
-                commit = commit_of(place)
-                if commit and revision and not commit.startswith(revision):
-                    remedy = "get that commit, or correct revision of the source"
-                    raise InputError(place, expected=f"commit {revision} of {repo}", got=commit, remedy=remedy)
-                return LocalClone(repo, place.absolute(), commit)
-        expected = f"a copy of {repo} at {places[0]} or {places[1]}"
-        raise InputError("--source", expected=expected, got="no such folder", remedy="copy it there, or leave it out")
+        if (repo, revision) not in self._opened:
+            self._opened[repo, revision] = self._open(repo, revision)
+        return self._opened[repo, revision]
+
+    def _open(self, repo: str, revision: str | None) -> Clone:
+        if not self.copies:
+            return HubClone(repo, self.data_root / RAW / repo, revision, self.update)
+        place = next((place for copies in self.copies for place in self._places(repo, copies)), None)
+        if place is None:
+            places = ", ".join(str(copies / name) for copies in self.copies for name in (repo, repo.partition("/")[2]))
+            expected = f"a copy of {repo} at {places}, or a clone of it there under another name"
+            remedy = "copy it there, name another folder with a further --source, or leave --source out to download it"
+            raise InputError("--source", expected=expected, got="no such folder", remedy=remedy)
+        commit = commit_of(place)
+        if commit and revision and not commit.startswith(revision):
+            remedy = "get that commit, or correct revision of the source"
+            raise InputError(place, expected=f"commit {revision} of {repo}", got=commit, remedy=remedy)
+        return LocalClone(repo, place.resolve(), commit)
+
+    def _places(self, repo: str, copies: Path) -> Iterator[Path]:
+        """Folders that are a copy of a repository, the surest first."""
+        name = repo.partition("/")[2]
+        yield from (place for place, cloned in self._clones.items() if cloned == repo and place.is_relative_to(copies))
+        named = [copies / repo, copies / name, *([copies] if copies.absolute().name == name else [])]
+        folder, signs = CLONED_AS.get(repo, ("", ()))
+        if any((copies / folder / sign).is_dir() for sign in signs):
+            named.append(copies / folder)
+        # a folder of that name that is a clone of another repository is none of this
+        yield from (place for place in named if place.is_dir() and place not in self._clones)
+
+    @cached_property
+    def _clones(self) -> dict[Path, str]:
+        """Folders of copies, and those in them, that Git cloned from the Hub, and what they are clones of."""
+        inside = (place for copies in self.copies if copies.is_dir() for place in copies.iterdir())
+        return {place: repo for place in (*self.copies, *inside) if (repo := cloned_from(place))}
+
+
+def cloned_from(folder: Path) -> str:
+    """The repository of the Hub that Git cloned a folder from; empty where it did not."""
+    config = folder / ".git" / "config"
+    said = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+    found = _URL.search(said)
+    return found[1] if found else ""
 
 
 def commit_of(folder: Path) -> str:

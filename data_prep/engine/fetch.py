@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from data_prep.engine.lock import locked
 from data_prep.engine.upstream_rows import regex_of
 from mmembed.errors import InputError
 from mmembed.files import write_json
@@ -22,6 +23,10 @@ MOST_BYTES = 50_000_000_000
 """Larger files are not to be had by plain HTTP."""
 
 
+class UnreachableError(InputError):
+    """The Hub gives no answer."""
+
+
 @dataclass(frozen=True)
 class HubClone:
     """A dataset repository of the Hub: files are downloaded when they are asked for, and go on where they stopped.
@@ -29,18 +34,30 @@ class HubClone:
     Args:
         repo: ``owner/name``.
         folder: where its files come to lie.
-        wanted: commit; None is the newest, which is then written down.
+        wanted: commit; None is the newest of the first download, which is written down then.
+        update: take the newest there is now where no commit is wanted.
     """
 
     repo: str
     folder: Path
     wanted: str | None = None
+    update: bool = False
 
     @cached_property
     def _info(self) -> Any:
         from huggingface_hub import HfApi
 
-        return _asked(self.repo, lambda: HfApi().dataset_info(self.repo, revision=self.wanted, files_metadata=True))
+        revision = self.wanted or (None if self.update else self._resolved())
+        return _asked(self.repo, lambda: HfApi().dataset_info(self.repo, revision=revision, files_metadata=True))
+
+    def _resolved(self) -> str | None:
+        """The commit that was the newest at the first download."""
+        said = _read_json(self._newest)
+        return str(said["revision"]) if isinstance(said, dict) and "revision" in said else None
+
+    @property
+    def _newest(self) -> Path:
+        return self.folder / ".cache" / "newest.json"
 
     @property
     def revision(self) -> str:
@@ -76,12 +93,19 @@ class HubClone:
         Raises:
             InputError: no network, no right to the repository, or a file that is not what was published.
         """
+        wanted = list(names)
+        # two downloads of one file would both write its beginning
+        with locked(self.folder):
+            if self.wanted is None and self._resolved() != self.revision:
+                write_json(self._newest, {"revision": self.revision})
+            verified = self._verified()
+            self._download([name for name in wanted if name not in verified], verified)
+
+    def _download(self, fresh: Sequence[str], verified: dict[str, list[Any]]) -> None:
         from huggingface_hub import snapshot_download
 
-        wanted, verified = list(names), self._verified()
-        if not any(name not in verified for name in wanted):
+        if not fresh:
             return
-        fresh = [name for name in wanted if name not in verified]
         self._refuse_full_disk(fresh)
         for name in fresh:
             if SLOW_BYTES <= (self.files[name].size or 0) <= MOST_BYTES and self.files[name].lfs is not None:
@@ -146,10 +170,7 @@ class HubClone:
 
     def _verified(self) -> dict[str, list[Any]]:
         """Files that lie there as they were when they were verified, of this commit."""
-        try:
-            said = json.loads(self._record.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
+        said = _read_json(self._record) or {}
         return {name: state for name, state in said.items() if state == _state(self.folder / name, self.revision)}
 
 
@@ -171,6 +192,14 @@ def check_sha256(path: Path, published: str, *, remove: bool = False) -> None:
             path.unlink()
         remedy = "it was removed; run the command again" if remove else "copy it again"
         raise InputError(path, expected=f"sha256 {published}", got=found, remedy=remedy)
+
+
+def _read_json(path: Path) -> Any:
+    """What a file of this module says; None where there is none, or it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _state(path: Path, revision: str) -> list[Any]:
@@ -206,10 +235,10 @@ def _asked(repo: str, ask: Callable[[], Any]) -> Any:
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
         offline = os.environ.get("HF_HUB_OFFLINE", "") in ("1", "ON", "YES", "TRUE")
         got = "HF_HUB_OFFLINE is set" if offline else "no answer"
-        raise InputError(repo, expected="to reach the Hub", got=got, remedy=remedy) from error
+        raise UnreachableError(repo, expected="to reach the Hub", got=got, remedy=remedy) from error
     except errors.HfHubHTTPError as error:
         got = " ".join(str(error).split())[:200]
         raise InputError(repo, expected="an answer of the Hub", got=got, remedy=remedy) from error
     except (OSError, *_http_errors()) as error:
         got = f"{type(error).__name__}: {error}"
-        raise InputError(repo, expected="to download it", got=got, remedy=remedy) from error
+        raise UnreachableError(repo, expected="to download it", got=got, remedy=remedy) from error

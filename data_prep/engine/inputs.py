@@ -6,6 +6,7 @@ from typing import Any
 
 from data_prep.engine.clones import Clone, LocalClone, Repositories
 from data_prep.engine.media_tree import Found
+from data_prep.source import SourceSet
 from mmembed.errors import InputError
 
 
@@ -19,7 +20,7 @@ def inputs_of(clone: Clone, names: Mapping[str, Iterable[str]], media: Iterable[
     """
     inputs: dict[str, Any] = {}
     asked = [(clone, tuple(name for files in names.values() for name in files))]
-    for used, files in (*asked, *((found.clone, found.inputs) for found in media)):
+    for used, files in (*asked, *((found.clone, found.archives) for found in media)):
         local = isinstance(used, LocalClone)
         said = inputs.setdefault(
             used.repo, {"revision": used.revision, "copy": str(used.folder) if local else None, "files": {}}
@@ -28,16 +29,21 @@ def inputs_of(clone: Clone, names: Mapping[str, Iterable[str]], media: Iterable[
     return inputs
 
 
-def changed_inputs(inputs: Mapping[str, Any], repositories: Repositories) -> bool:
-    """Whether local copies are others than those that a set was made from, or changed since."""
+def changed_inputs(row: SourceSet, inputs: Mapping[str, Any], repositories: Repositories) -> bool:
+    """Whether repositories are others than those that a set was made from, or changed since."""
+    pins = {row.repo: row.revision} | {media.repo: media.revision for media in row.media if media.repo}
     for repo, said in inputs.items():
         try:
-            clone = repositories.open(repo, None)
+            clone = repositories.open(repo, pins.get(repo))
         except InputError:
+            # preparing it says why
             return True
-        if str(clone.folder) != said["copy"]:
-            return True
-        if any(_state(clone.folder / name) != state for name, state in said["files"].items()):
+        if isinstance(clone, LocalClone):
+            states = {name: _state(clone.folder / name) for name in said["files"]}
+            changed = str(clone.folder) != said["copy"] or states != said["files"]
+        else:
+            changed = said["copy"] is not None or clone.revision != said["revision"]
+        if changed:
             return True
     return False
 

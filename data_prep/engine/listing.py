@@ -1,20 +1,19 @@
 """What sources there are, what of them is prepared, and what would be downloaded, in words."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import rich.box
 import rich.table
 from rich.console import Console
 
 from data_prep.converters.registry import converter_of
-from data_prep.engine.clones import Repositories
-from data_prep.engine.fetch import HubClone
-from data_prep.engine.manifest import damaged, read_manifest, stamp
+from data_prep.engine.clones import Clone, Repositories
+from data_prep.engine.fetch import HubClone, UnreachableError
+from data_prep.engine.manifest import entry_of, standing
 from data_prep.engine.media_tree import find_media
-from data_prep.engine.preparation import only_repository, row_names
+from data_prep.engine.preparation import row_names
 from data_prep.source import Source, SourceSet
 from mmembed.errors import InputError
 
@@ -31,70 +30,52 @@ def print_sources(sources: Iterable[Source], data_root: Path) -> None:
             if name not in seen:
                 seen.add(name)
                 rows = "" if row.rows is None else f"{row.rows}"
-                table.add_row(name, rows, row.repo, row.licence, state_of(source, row, data_root))
+                table.add_row(name, rows, row.repo, row.licence, _state(source, row, data_root))
     # a file or pipe has no width of its own
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def state_of(source: Source, row: SourceSet, data_root: Path) -> str:
-    """Whether a set is prepared, in a word or two."""
-    entry = read_manifest(data_root, source.name)["sets"].get(row.name)
-    if entry is None:
-        return "no"
-    if lost := damaged(data_root / source.name, entry):
-        return f"damaged: {lost}"
-    if entry["limit"] is not None:
-        return f"the first {entry['limit']}"
-    if entry["stamp"] != stamp(row, None):
-        return "stale"
-    return "short" if is_short(entry) else "yes"
+def _state(source: Source, row: SourceSet, data_root: Path) -> str:
+    """Whether a set is prepared, in words."""
+    if why := standing(data_root, source.name, row):
+        return why
+    entry = entry_of(data_root, source.name, row.name)
+    aside = entry["put_aside"]["count"] if entry else 0
+    return f"yes, {aside} put aside" if aside else "yes"
 
 
-def is_short(entry: Mapping[str, Any]) -> bool:
-    """Whether a set has fewer or more rows than its source expects."""
-    return entry["expected"] is not None and entry["expected"] != entry["rows"] + entry["put_aside"]["count"]
-
-
-def sentence(entry: Mapping[str, Any]) -> str:
-    """What the manifest says of a set, in words."""
-    noun = "pairs" if entry["kind"] == "pairs" else "queries"
-    words = [f"{entry['rows']} {noun}"]
-    if entry["limit"] is not None:
-        words.append(f"the first {entry['limit']} rows only")
-    words += [f"{count} {note}" for note, count in entry["notes"].items()]
-    if aside := entry["put_aside"]["count"]:
-        words.append(f"{aside} rows put aside (see the manifest); the first: {entry['put_aside']['first'][0]}")
-    if is_short(entry):
-        words.append(f"EXPECTED {entry['expected']}: the data are not those that were published")
-    return "; ".join(words)
-
-
-def say_downloads(sources: Iterable[Source], data_root: Path, copies: Path | None) -> int:
+def say_downloads(sources: Iterable[Source], repositories: Repositories) -> int:
     """Print what each set needs from where; 2 where something cannot be found."""
-    status, total = 0, 0
-    for source in sources:
-        repositories = Repositories(data_root.absolute(), copies and copies.absolute(), only_repository(source))
-        counted = set[tuple[str, str]]()
-        for row in source.sets.values():
-            try:
-                clone = repositories.open(row.repo, row.revision)
-                files = [name for names in row_names(row, converter_of(row), clone).values() for name in names]
-                needed = [(clone, files)]
-                for media in row.media:
-                    found = find_media(row, media, repositories)
-                    needed.append((found.clone, [*found.archives, *found.plain]))
-            except InputError as error:
-                print(f"{source.name}/{row.name}: {error}", file=sys.stderr)
-                status = 2
-                continue
-            for used, names in needed:
-                fresh = [name for name in names if (used.repo, name) not in counted]
-                counted |= {(used.repo, name) for name in fresh}
-                size = used.missing_bytes(fresh) if isinstance(used, HubClone) else 0
+    whole, total = True, 0
+    counted = set[tuple[str, str]]()
+    for name, row in ((f"{source.name}/{row.name}", row) for source in sources for row in source.sets.values()):
+        try:
+            needed = list(_needed(row, repositories))
+        except UnreachableError as error:
+            # neither can what the other sets need be asked
+            print(error, file=sys.stderr)
+            return 2
+        except InputError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            whole = False
+            continue
+        for clone, files in needed:
+            fresh = [file for file in files if (clone.repo, file) not in counted]
+            counted |= {(clone.repo, file) for file in fresh}
+            place = f"{clone.folder}, nothing to download"
+            if isinstance(clone, HubClone):
+                size = clone.missing_bytes(fresh)
                 total += size
-                place = f"{used.repo} at {used.revision}, {size / 1e9:.2f} GB to download"
-                if not isinstance(used, HubClone):
-                    place = f"{used.folder}, nothing to download"
-                print(f"{source.name}/{row.name}: {len(names)} files of {place}")
-    print(f"{total / 1e9:.2f} GB to download")
-    return status
+                place = f"{clone.repo} at {clone.revision}, {size / 1e9:.2f} GB to download"
+            print(f"{name}: {len(files)} files of {place}")
+    print(f"{total / 1e9:.2f} GB to download" if whole else "no total: some sets could not be looked up")
+    return 0 if whole else 2
+
+
+def _needed(row: SourceSet, repositories: Repositories) -> Iterator[tuple[Clone, list[str]]]:
+    """The repositories of a set, and its files in them."""
+    clone = repositories.open(row.repo, row.revision)
+    yield clone, [name for names in row_names(row, converter_of(row), clone).values() for name in names]
+    for media in row.media:
+        found = find_media(row, media, repositories)
+        yield found.clone, [*found.archives, *found.plain]

@@ -6,18 +6,36 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from data_prep.engine.unpack import marker_of
-from data_prep.source import Source, SourceSet
+from data_prep.engine.unpack import stamp_of
+from data_prep.source import Source, SourceSet, read_source, source_names
 from mmembed.errors import InputError
 from mmembed.files import file_fingerprint, fingerprint, write_json
 
 UNPACKED = "unpacked"
 """Folder below the data root that archives are unpacked into, shared by the sources that need them."""
-VERSION = 1
+VERSION = 2
 """Counts up when the same rows become something else: sets of another version are prepared again."""
+MINIATURE = "a miniature"
+"""What :func:`why_not_whole` says of a set that was drawn."""
 
 Entry: TypeAlias = dict[str, Any]
-"""What the manifest says of a set."""
+"""What the manifest says of a set: the keys of :data:`FIELDS`."""
+FIELDS = {
+    "kind": str,  # "pairs" or "retrieval set"
+    "rows": int,  # pairs, or queries
+    "put_aside": dict,  # how many rows, and the first of them in words
+    "notes": dict,  # what is odd, and how often
+    "files": dict,  # size and fingerprint of what was written
+    "made": dict | None,  # folder, number and bytes of the media that a converter wrote
+    "stamp": str,  # see `stamp`
+    "limit": int | None,  # only so many rows were taken
+    "miniature": bool,  # whether what it was made of was drawn
+    "media": list,  # see `data_prep.engine.media_tree.Layer`
+    "inputs": dict,  # see `data_prep.engine.inputs`
+    "expected": int | None,  # rows that the source expected, where all were taken
+    "licence": str,
+}
+"""The fields of an entry, beside ``version`` and ``seconds``."""
 
 
 def manifest_path(data_root: Path, source: str) -> Path:
@@ -50,8 +68,22 @@ def record_set(data_root: Path, source: Source, name: str, entry: Entry | None) 
     manifest |= {"source": source.name, "about": source.about}
     manifest["sets"].pop(name, None)
     if entry is not None:
-        manifest["sets"][name] = entry
+        manifest["sets"][name] = {"version": VERSION, **entry}
     write_json(manifest_path(data_root, source.name), manifest)
+
+
+def entry_of(data_root: Path, source: str, name: str) -> Entry | None:
+    """What the manifest says of a set; None where it says nothing, or nothing that this version can read."""
+    entry = read_manifest(data_root, source)["sets"].get(name)
+    return None if entry is None or flaw_of(entry) else entry
+
+
+def flaw_of(entry: Any) -> str:
+    """Why an entry of a manifest cannot be read, in words; empty where it can."""
+    if not isinstance(entry, dict) or entry.get("version") != VERSION:
+        return "made by another version"
+    bad = next((name for name, kind in FIELDS.items() if name not in entry or not isinstance(entry[name], kind)), None)
+    return f"damaged: the manifest lacks its {bad}" if bad else ""
 
 
 def stamp(row: SourceSet, limit: int | None) -> str:
@@ -67,8 +99,64 @@ def is_prepared(data_root: Path, source: str, row: SourceSet, limit: int | None 
 
     The manifest must say so, every file must be there in the size it was written, and the folders of the media, too.
     """
-    entry = read_manifest(data_root, source)["sets"].get(row.name)
+    entry = entry_of(data_root, source, row.name)
     return entry is not None and entry["stamp"] == stamp(row, limit) and not damaged(data_root / source, entry)
+
+
+def why_not_whole(data_root: Path, name: str) -> str | None:
+    """Why a set is not to be taken for the published one, in words; nothing large is read.
+
+    Args:
+        data_root: where prepared data lie.
+        name: ``source/set``.
+
+    Returns:
+        None where it is whole, or where the name is no set of a source that there is.
+    """
+    head, _, set_name = name.partition("/")
+    row = read_source(head).sets.get(set_name) if head in source_names() else None
+    return (row and standing(data_root, head, row)) or None
+
+
+def standing(data_root: Path, source: str, row: SourceSet) -> str:
+    """What keeps a set from being whole, in words; empty where nothing does."""
+    try:
+        entry = read_manifest(data_root, source)["sets"].get(row.name)
+    except InputError as error:
+        return f"damaged: {error}"
+    if entry is None:
+        return "not prepared"
+    if flaw := flaw_of(entry):
+        return flaw
+    if entry["stamp"] != stamp(row, entry["limit"]):
+        return "made by another version, or from other fields of its source"
+    if lost := damaged(data_root / source, entry, count=False):
+        return f"damaged: {lost}"
+    if entry["miniature"]:
+        return MINIATURE
+    if entry["limit"] is not None:
+        return f"only the first {entry['limit']} rows"
+    there = entry["rows"] + entry["put_aside"]["count"]
+    return f"{there} rows where {row.rows} are expected" if row.rows not in (None, there) else ""
+
+
+def sentence(entry: Entry) -> str:
+    """What the manifest says of a set, in words."""
+    noun = "pairs" if entry["kind"] == "pairs" else "queries"
+    words = [f"{entry['rows']} {noun}"]
+    if entry["limit"] is not None:
+        words.append(f"the first {entry['limit']} rows only")
+    words += [f"{count} {note}" for note, count in entry["notes"].items()]
+    if aside := entry["put_aside"]["count"]:
+        words.append(f"{aside} rows put aside (see the manifest); the first: {entry['put_aside']['first'][0]}")
+    if is_short(entry):
+        words.append(f"EXPECTED {entry['expected']}: the data are not those that were published")
+    return "; ".join(words)
+
+
+def is_short(entry: Entry) -> bool:
+    """Whether a set has fewer or more rows than its source expected."""
+    return entry["expected"] not in (None, entry["rows"] + entry["put_aside"]["count"])
 
 
 def files_of(folder: Path, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
@@ -79,13 +167,14 @@ def files_of(folder: Path, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
     }
 
 
-def damaged(folder: Path, entry: Mapping[str, Any], *, content: bool = False) -> str:
+def damaged(folder: Path, entry: Mapping[str, Any], *, count: bool = True, content: bool = False) -> str:
     """The first file or folder of a set that is not as it was written, or an empty string.
 
     Args:
         folder: the source's folder.
-        entry: what the manifest says of the set. Its media are folders, relative to the data root or absolute.
-        content: whether the bytes are read, too, and not just counted.
+        entry: what the manifest says of the set.
+        count: whether the media that its converter wrote are counted, which may be millions of files.
+        content: whether the bytes of tables are read, too, and not just counted.
     """
     for name, written in entry["files"].items():
         path = folder / name
@@ -94,12 +183,14 @@ def damaged(folder: Path, entry: Mapping[str, Any], *, content: bool = False) ->
         if content and file_fingerprint(path) != written["fingerprint"]:
             return str(name)
     for layer in entry["media"]:
-        path = folder.parent / layer
-        # an archive that was not unpacked to its end has no marker
-        if not path.is_dir() or (layer.startswith(f"{UNPACKED}/") and not marker_of(path).is_file()):
-            return str(layer)
+        path = folder.parent / layer["folder"]
+        # an archive that was not unpacked to its end has no stamp, and one that was unpacked anew has another
+        if not path.is_dir() or (layer["archive"] is not None and stamp_of(path) != layer["archive"]):
+            return str(layer["folder"])
     made = entry["made"]
-    if made and count_files(folder / made["folder"]) != (made["files"], made["bytes"]):
+    if made and not (folder / made["folder"]).is_dir():
+        return str(made["folder"])
+    if made and count and count_files(folder / made["folder"]) != (made["files"], made["bytes"]):
         return str(made["folder"])
     return ""
 

@@ -1,16 +1,19 @@
 """The media of a source below one folder: archives unpacked once and linked in, folders of media linked as they are."""
 
-import os
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from data_prep.engine.clones import Clone, Repositories, check_published
 from data_prep.engine.fetch import HubClone
+from data_prep.engine.links import link, prune
 from data_prep.engine.lock import locked
-from data_prep.engine.manifest import UNPACKED
-from data_prep.engine.unpack import archives_of, is_archive, is_unpacked, unpack
-from data_prep.source import MediaFiles, SourceSet
+from data_prep.engine.manifest import UNPACKED, Entry, flaw_of, read_manifest, record_set
+from data_prep.engine.pointers import refuse_pointer
+from data_prep.engine.unpack import archives_of, is_archive, is_shown, is_unpacked, refuse_unknown, unpack
+from data_prep.source import MediaFiles, Source, SourceSet
 from mmembed.errors import InputError
 
 
@@ -20,6 +23,7 @@ class Found:
 
     Args:
         clone: the repository.
+        media: what the source says of them.
         archives: archives to unpack, or their pieces.
         plain: media as they are.
         folder: the folder that they lie below, if they lie unpacked.
@@ -31,32 +35,60 @@ class Found:
     plain: tuple[str, ...]
     folder: Path | None
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The files that decide what the media are."""
-        return self.archives if self.folder is None else ()
+
+@dataclass(frozen=True)
+class Layer:
+    """A folder of media that appears in the tree.
+
+    Args:
+        repo: repository of the media.
+        copy: the clone that they were taken from.
+        folder: what lies there: of an archive all that it was unpacked to.
+        archive: stamp of the archive; None is media as they are.
+        shown: the part of the folder that appears.
+        into: folder of the tree that it appears below.
+    """
+
+    repo: str
+    copy: Path
+    folder: Path
+    archive: list[Any] | None
+    shown: Path
+    into: str
+
+    def record(self, data_root: Path) -> Entry:
+        """What the manifest keeps of it: paths relative to the data root, which may be moved, where they lie in it."""
+        places = {
+            name: str(path.relative_to(data_root) if path.is_relative_to(data_root) else path)
+            for name, path in (("copy", self.copy), ("folder", self.folder))
+        }
+        return {"repo": self.repo, **places, "archive": self.archive}
 
 
 def find_media(row: SourceSet, media: MediaFiles, repositories: Repositories) -> Found:
     """Find the media of a set without downloading or unpacking anything.
 
-    In a local copy what lies unpacked below ``root`` goes before the archives.
+    What lies unpacked below ``root`` of a local copy is taken as it is, and archives whose files are not there beside.
 
     Raises:
         InputError: no file fits and nothing lies unpacked.
     """
     clone = repositories.open(media.repo or row.repo, media.revision if media.repo else row.revision)
-    folder = clone.folder / media.root
+    folder = clone.folder / _relative(media.root)
     local = not isinstance(clone, HubClone)
-    if local and media.root and folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir()):
-        return Found(clone, media, (), (), folder)
     # of a local copy only the archives are looked for: its media may be millions of files
     patterns = [pattern for pattern in media.files if not local or is_archive(pattern.replace("*", "00"))]
     names = list(dict.fromkeys(name for pattern in patterns for name in clone.match(pattern)))
+    refuse_unknown(clone.folder, media.files if local else names)
     archives = tuple(name for name in names if is_archive(name))
     plain = tuple(name for name in names if not is_archive(name))
-    if local and not archives and folder.is_dir():
-        return Found(clone, media, (), (), folder)
+    if local and folder.is_dir():
+        inner = folder / _relative(media.strip)
+        inner = inner if inner.is_dir() else folder
+        if media.root and any(entry.is_dir() for entry in folder.iterdir()):
+            return Found(clone, media, _not_shown(clone.folder, archives, inner, media.strip), (), inner)
+        if not archives:
+            return Found(clone, media, (), (), inner)
     if not names:
         expected = f"media of {row.name}: {', '.join(media.files) or media.root}"
         remedy = "copy or download them, or correct media of the source"
@@ -64,102 +96,99 @@ def find_media(row: SourceSet, media: MediaFiles, repositories: Repositories) ->
     return Found(clone, media, archives, plain, folder if plain else None)
 
 
-def provide(found: Found, tree: Path, data_root: Path) -> list[str]:
-    """Bring the media of a set into the tree: download, verify, unpack, link.
+def _not_shown(clone: Path, names: Sequence[str], folder: Path, strip: str) -> tuple[str, ...]:
+    """The archives of which some files do not lie unpacked below a folder."""
+    try:
+        left = [archive for archive in archives_of(clone, names) if not is_shown(archive, folder, strip)]
+    except InputError:
+        # some pieces were taken away after unpacking
+        return ()
+    files = {file for archive in left for file in archive.files}
+    return tuple(name for name in names if clone / name in files)
 
-    Args:
-        found: see :func:`find_media`.
-        tree: the media folder of the source.
-        data_root: archives are unpacked below it.
 
-    Returns:
-        The folders that are linked, relative to the data root where they lie in it.
+def bring(found: Found, data_root: Path) -> list[Layer]:
+    """Download, verify and unpack the media of a set.
 
     Raises:
-        InputError: a download, an archive or a checksum failed, or two archives have different files of one name.
+        InputError: a download, an archive or a checksum failed.
     """
     clone, media = found.clone, found.media
-    target = tree / _relative(media.into)
-    layers = list[Path]()
+    _relative(media.into)
     clone.get((*found.archives, *found.plain))
+    layers = list[Layer]()
     if found.folder is not None:
         check_published(clone, found.plain, media.sha256)
-        link(found.folder, target, tree)
-        layers.append(found.folder)
+        layers.append(Layer(clone.repo, clone.folder, found.folder, None, found.folder, media.into))
     for archive in archives_of(clone.folder, found.archives):
         folder = data_root / UNPACKED / clone.repo / archive.name
+        for file in archive.files:
+            refuse_pointer(file, "an archive")
         with locked(folder.parent):
             if not is_unpacked(archive, folder):
                 check_published(clone, (name for name in found.archives if name.startswith(archive.name)), media.sha256)
             unpack(archive, folder)
         inner = folder / _relative(media.strip)
-        link(inner if inner.is_dir() else folder, target, tree)
-        layers.append(folder)
-    return [str(path.relative_to(data_root) if path.is_relative_to(data_root) else path) for path in layers]
+        shown = inner if inner.is_dir() else folder
+        layers.append(Layer(clone.repo, clone.folder, folder, archive.stamp(), shown, media.into))
+    return layers
 
 
-def link(layer: Path, target: Path, tree: Path) -> None:
-    """Make what lies below ``layer`` appear below ``target``, with as few links as possible.
+def lay(source: Source, name: str, layers: Sequence[Layer], data_root: Path, *, overwrite: bool = False) -> None:
+    """Link the media of a set into the tree of its source; those of an earlier copy of the same repositories go.
 
-    Where something is there already, folders are laid over each other.
+    Sets whose media go are taken out of the manifest, which is said.
 
     Args:
-        layer: a folder.
-        target: a folder below ``tree``, or ``tree`` itself.
-        tree: the media folder of a source, two folders below which links stay relative: ``data_root/source/media``.
+        source: the source.
+        name: the set.
+        layers: its media.
+        data_root: where prepared data lie.
+        overwrite: whether these media take the place of others of the same names.
 
     Raises:
-        InputError: both have a file of one name, and they differ in size.
+        InputError: there are two files of one name, and they differ.
     """
-    within = tree.parent.parent.resolve()
-    steps = target.relative_to(tree).parts
-    folders = [tree.joinpath(*steps[:depth]) for depth in range(len(steps) + (not steps))]
-    for folder in folders:
-        _open_up(folder, within)
-        folder.mkdir(parents=True, exist_ok=True)
-    _lay(layer, target, within)
+    tree = data_root / source.name / "media"
+    copies = {layer.repo: layer.record(data_root)["copy"] for layer in layers}
+    mine = {data_root / layer.folder for layer in layers}
+    kept = set(mine)
+    for other, theirs in _layers_of_sets(data_root, source).items():
+        folders = {data_root / layer["folder"] for layer in theirs}
+        if any(copies.get(layer["repo"], layer["copy"]) != layer["copy"] for layer in theirs):
+            _forget(data_root, source, other, "its media were of another copy", aloud=other != name)
+        elif other != name:
+            kept |= folders
+        elif not folders <= mine:
+            _forget(data_root, source, name, "", aloud=False)
+    prune(tree, kept)
+    for layer in layers:
+        replaced: list[Path] | None = [] if overwrite else None
+        link(layer.shown, tree / _relative(layer.into), tree, replaced)
+        for path in replaced or ():
+            _take_place(data_root, source, name, path, mine)
 
 
-def _lay(layer: Path, target: Path, within: Path) -> None:
-    if target.is_symlink() and (not target.exists() or target.samefile(layer)):
-        target.unlink()
-    if not target.exists():
-        target.symlink_to(_way(layer, target.parent, within))
-    elif layer.is_dir() and target.is_dir():
-        _open_up(target, within)
-        for entry in _visible(layer):
-            _lay(entry, target / entry.name, within)
-    elif layer.is_dir() or target.is_dir() or layer.stat().st_size != target.stat().st_size:
-        got = f"'{layer}' and '{target.resolve()}'"
+def _layers_of_sets(data_root: Path, source: Source) -> dict[str, list[Entry]]:
+    """The media of each set of the manifest; none of those that this version cannot read."""
+    sets = read_manifest(data_root, source.name)["sets"]
+    return {name: [] if flaw_of(entry) else entry["media"] for name, entry in sets.items()}
+
+
+def _take_place(data_root: Path, source: Source, name: str, path: Path, mine: Iterable[Path]) -> None:
+    """A file of this set was linked in the place of ``path``: the sets that this was of are no longer whole."""
+    if any(path.is_relative_to(folder) for folder in mine):
         remedy = "give the media of the source different folders with into"
-        raise InputError(target, expected="one file of that name", got=got, remedy=remedy)
+        raise InputError(path, expected="one file of that name in the set", got="two that differ", remedy=remedy)
+    for other, theirs in _layers_of_sets(data_root, source).items():
+        if other != name and any(path.is_relative_to(data_root / layer["folder"]) for layer in theirs):
+            _forget(data_root, source, other, f"{name} has another file of the name of {path}", aloud=True)
 
 
-def _open_up(folder: Path, within: Path) -> None:
-    """Make a link to a folder a folder of links."""
-    if folder.is_symlink():
-        layer = folder.resolve()
-        folder.unlink()
-        folder.mkdir()
-        for entry in _visible(layer) if layer.is_dir() else ():
-            (folder / entry.name).symlink_to(_way(entry, folder, within))
-
-
-def _way(layer: Path, folder: Path, within: Path) -> str:
-    """Where a link leads: relative inside the data root, which may be moved; else absolute."""
-    layer, folder = layer.absolute(), folder.resolve()
-    return os.path.relpath(layer.resolve(), folder) if layer.resolve().is_relative_to(within) else str(layer)
-
-
-def _visible(folder: Path) -> Iterator[Path]:
-    return (entry for entry in sorted(folder.iterdir()) if not entry.name.startswith("."))
-
-
-def _shortest(layer: Path, folder: Path) -> str:
-    """A link that survives moving the data root, where it can; local copies elsewhere are named absolutely."""
-    layer, folder = layer.resolve(), folder.resolve()
-    common = Path(os.path.commonpath([layer, folder]))
-    return os.path.relpath(layer, folder) if len(common.parts) > 2 else str(layer)
+def _forget(data_root: Path, source: Source, name: str, why: str, *, aloud: bool) -> None:
+    record_set(data_root, source, name, None)
+    if aloud:
+        print(f"{source.name}/{name}: {why}; it is to be prepared again", file=sys.stderr)
 
 
 def _relative(name: str) -> PurePosixPath:

@@ -34,7 +34,11 @@ GZIP = b"\x1f\x8b"
 
 _PIECE = re.compile(r"(?P<whole>.+\.(?:tar|tar\.gz|tgz|zip))[-.](?:part[-_]?)?(?P<number>\d{1,4}|(?!gz\Z)[a-z]{2})\Z")
 _WHOLE = re.compile(r".+\.(?:tar|tar\.gz|tgz|zip)\Z")
-_ERRORS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
+_UNKNOWN = re.compile(r".+\.(?:tar\.(?:xz|bz2|zst|lz4|lzma)|txz|tbz2?|tzst|7z|rar)\Z")
+# KeyError is a hard link to a file that is not in the archive
+_ERRORS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, KeyError)
+SAMPLE = 100
+"""Files of an archive that are looked for where it may lie unpacked."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,18 @@ class Archive:
 def is_archive(name: str) -> bool:
     """Whether a file is an archive, or a piece of one, by its name."""
     return bool(_WHOLE.match(name) or _PIECE.match(name))
+
+
+def refuse_unknown(folder: Path, names: Iterable[str]) -> None:
+    """Refuse archives of a kind that is not unpacked here.
+
+    Raises:
+        InputError: there is one among the names of files below a folder.
+    """
+    for name in names:
+        if _UNKNOWN.match(name):
+            remedy = "unpack it by hand, and name the folder as root in media of the source"
+            raise InputError(folder / name, expected="a .zip, .tar, .tar.gz or .tgz", got="another", remedy=remedy)
 
 
 def archives_of(folder: Path, names: Iterable[str]) -> list[Archive]:
@@ -125,11 +141,43 @@ def marker_of(folder: Path) -> Path:
 
 def is_unpacked(archive: Archive, folder: Path) -> bool:
     """Whether a folder is this archive, unpacked whole."""
+    return folder.is_dir() and stamp_of(folder) == archive.stamp()
+
+
+def stamp_of(folder: Path) -> Any:
+    """The stamp of the archive that a folder was unpacked from; None where that did not come to its end."""
     try:
-        said = json.loads(marker_of(folder).read_text(encoding="utf-8"))
+        return json.loads(marker_of(folder).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return folder.is_dir() and said == archive.stamp()
+        return None
+
+
+def is_shown(archive: Archive, folder: Path, strip: str = "") -> bool:
+    """Whether what is in an archive lies in a folder, by some of its files: of a tar the first ones.
+
+    Of an archive that cannot be read nobody can tell; then it does.
+
+    Args:
+        archive: the archive.
+        folder: where it may lie unpacked.
+        strip: folder at the beginning of the archived paths that is taken off.
+    """
+    try:
+        names = _zip_sample(archive) if archive.name.endswith(".zip") else _tar_sample(archive)
+    except _ERRORS:
+        return True
+    return all((folder / name.removeprefix("./").removeprefix(f"{strip}/")).is_file() for name in names)
+
+
+def _zip_sample(archive: Archive) -> list[str]:
+    with Pieces(archive.files) as file, zipfile.ZipFile(io.BufferedReader(file, CHUNK)) as packed:
+        names = [member.filename for member in packed.infolist() if not member.is_dir()]
+    return [*names[:: max(1, len(names) // SAMPLE)], *names[-1:]]
+
+
+def _tar_sample(archive: Archive) -> list[str]:
+    with Pieces(archive.files) as file, _plain(file) as plain, tarfile.open(fileobj=plain, mode="r|") as packed:
+        return [member.name for member in islice((member for member in packed if member.isfile()), SAMPLE)]
 
 
 def _flush(folder: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from data_prep.converters import Record
+from data_prep.engine.pointers import refuse_pointer
 from data_prep.source import SourceSet
 from mmembed.errors import InputError, nearest
 
@@ -20,7 +21,11 @@ Match: TypeAlias = Callable[[str], list[str]]
 SUFFIXES = (".parquet", ".jsonl", ".json")
 BATCH_ROWS = 32
 """Rows turned to Python at a time: bounds the memory of tables with pictures inside."""
-LFS_POINTER = b"version https://git-lfs"
+Begun: TypeAlias = list[tuple[int, Path]]
+"""Files that were opened, each with the number that its first row has among all rows."""
+
+_SHARD = re.compile(r"(?P<stem>.*)-(?P<number>\d+)-of-(?P<total>\d+)\.\w+\Z")
+_ROW = re.compile(r"(?:[^:/]+: )*?row (?P<number>\d+)(?=:|\Z)")
 
 
 def regex_of(pattern: str) -> re.Pattern[str]:
@@ -44,7 +49,26 @@ def patterns_of(front: Mapping[str, Any], config: str | None, split: str) -> lis
         front: the front matter.
         config: the configuration; None is the only one, or the default.
         split: the split.
+
+    Raises:
+        InputError: it does not say it as repositories do.
     """
+    try:
+        found = _said_patterns(front, config, split)
+    except (AttributeError, TypeError, KeyError) as error:
+        expected, remedy = "a list of configurations with their data_files", "name the files in the source with files"
+        got = f"{front['configs']!r:.200}"
+        raise InputError("README.md: configs", expected=expected, got=got, remedy=remedy) from error
+    for pattern in found:
+        if not isinstance(pattern, str) or pattern.startswith("/") or ".." in PurePosixPath(pattern).parts:
+            remedy = "do not trust the repository, or name the files in the source with files"
+            raise InputError(
+                "README.md: configs", expected="paths below the repository", got=repr(pattern), remedy=remedy
+            )
+    return [str(PurePosixPath(pattern)) for pattern in found]
+
+
+def _said_patterns(front: Mapping[str, Any], config: str | None, split: str) -> list[Any]:
     for entry in front.get("configs") or ():
         wanted = config is None or str(entry.get("config_name")) == config
         alone = config is not None or len(front["configs"]) == 1 or entry.get("default") is True
@@ -78,7 +102,8 @@ def front_matter(readme: Path) -> dict[str, Any]:
     """The front matter of a README; empty where there is none."""
     if not readme.is_file():
         return {}
-    found = re.match(r"---\s*\n(.*?)\n---\s*(\n|\Z)", readme.read_text(encoding="utf-8"), re.DOTALL)
+    text = readme.read_text(encoding="utf-8", errors="replace")
+    found = re.match(r"---\s*\n(.*?)\n---\s*(\n|\Z)", text, re.DOTALL)
     try:
         front = yaml.safe_load(found[1]) if found else {}
     except yaml.YAMLError as error:
@@ -94,7 +119,7 @@ def row_files(row: SourceSet, part: str | None, front: Mapping[str, Any], match:
     for the part.
 
     Raises:
-        InputError: no file fits: the patterns are named.
+        InputError: no file fits: the patterns are named; or shards are missing.
     """
     config = part or row.config
     if row.files:
@@ -112,31 +137,81 @@ def row_files(row: SourceSet, part: str | None, front: Mapping[str, Any], match:
         expected = f"files like {', '.join(patterns)}"
         remedy = "download it again, or correct config, split or files of the source"
         raise InputError(where, expected=expected, got="none", remedy=remedy)
-    return list(dict.fromkeys(found))
+    found = list(dict.fromkeys(found))
+    check_shards(row.repo, found)
+    return found
 
 
-def read_rows(files: Sequence[Path], columns: Iterable[str] = ()) -> Iterator[Record]:
+def check_shards(repo: str, files: Iterable[str]) -> None:
+    """Refuse files called ``...-00000-of-00002`` that are not all there, or there twice.
+
+    Raises:
+        InputError: a number is missing or doubled, or there are shards of two publications.
+    """
+    shards: dict[str, list[re.Match[str]]] = {}
+    for shard in filter(None, map(_SHARD.match, files)):
+        shards.setdefault(shard["stem"], []).append(shard)
+    for stem, parts in shards.items():
+        numbers, totals = sorted(int(part["number"]) for part in parts), {int(part["total"]) for part in parts}
+        where, total = f"{repo}: {stem}", max(totals)
+        if len(totals) > 1 or len(set(numbers)) < len(numbers):
+            got, remedy = ", ".join(part[0] for part in parts[:4]), "take those of an earlier publication away"
+            raise InputError(where, expected="each shard once", got=got, remedy=remedy)
+        missing = sorted(set(range(min(numbers[0], 1), total + min(numbers[0], 1))) - set(numbers))
+        if missing:
+            got, remedy = f"no {', '.join(map(str, missing[:5]))}", "download the missing ones"
+            raise InputError(where, expected=f"{total} shards", got=got, remedy=remedy)
+
+
+def placed(error: InputError, begun: Mapping[str, Begun]) -> InputError:
+    """An error about row N of a part, as one about a row of the file that this lies in.
+
+    Args:
+        error: its place is ``row N`` of the only part, or ``part: row N``; other errors stay as they are.
+        begun: the files of each part.
+    """
+    found = _ROW.match(error.where)
+    if found is None:
+        return error
+    part = next((name for name in begun if f"{name}: row" in found[0]), next(iter(begun)))
+    number = int(found["number"])
+    first, file = next(((first, file) for first, file in reversed(begun[part]) if first <= number), (0, None))
+    if file is None:
+        return error
+    where = f"{file}: row {number - first}{error.where[found.end() :]}"
+    return type(error)(where, expected=error.expected, got=error.got, remedy=error.remedy)
+
+
+def read_rows(files: Sequence[Path], columns: Iterable[str] = (), begun: Begun | None = None) -> Iterator[Record]:
     """The records of files, one after the other, in order.
 
     Args:
         files: .parquet, .jsonl, or .json (a list of objects, or an object a line).
         columns: fields that every file must have; JSON lines that lack one are refused line by line.
+        begun: takes each file when it is opened.
 
     Raises:
         InputError: another suffix, a file that is corrupt or cut off, or a missing column: the file is named.
     """
-    wanted = tuple(columns)
+    wanted, number = tuple(columns), 0
     for file in files:
-        _refuse_pointer(file)
-        if file.suffix == ".parquet":
-            yield from _parquet(file, wanted)
-        elif file.suffix == ".jsonl" or (file.suffix == ".json" and not _is_list(file)):
-            yield from _lines(file, wanted)
-        elif file.suffix == ".json":
-            yield from _list(file, wanted)
-        else:
-            expected = f"a file of rows ({', '.join(SUFFIXES)})"
-            raise InputError(file, expected=expected, got=f"'{file.suffix}'", remedy="correct files of the source")
+        if begun is not None:
+            begun.append((number, file))
+        for record in _records(file, wanted):
+            number += 1
+            yield record
+
+
+def _records(file: Path, columns: tuple[str, ...]) -> Iterator[Record]:
+    refuse_pointer(file, "rows")
+    if file.suffix == ".parquet":
+        return _parquet(file, columns)
+    if file.suffix == ".jsonl" or (file.suffix == ".json" and not _is_list(file)):
+        return _lines(file, columns)
+    if file.suffix == ".json":
+        return _list(file, columns)
+    expected = f"a file of rows ({', '.join(SUFFIXES)})"
+    raise InputError(file, expected=expected, got=f"'{file.suffix}'", remedy="correct files of the source")
 
 
 def check_columns(file: Path | str, wanted: Iterable[str], there: Iterable[str]) -> None:
@@ -150,12 +225,6 @@ def check_columns(file: Path | str, wanted: Iterable[str], there: Iterable[str])
         if column not in known:
             got = f"columns {', '.join(known)}"
             raise InputError(f"{file}: {column}", expected="this column", got=got, remedy=nearest(column, known))
-
-
-def _refuse_pointer(file: Path) -> None:
-    with file.open("rb") as handle:
-        if handle.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise InputError(file, expected="rows", got="a Git LFS pointer", remedy="run git lfs pull in the clone")
 
 
 def _parquet(file: Path, columns: tuple[str, ...]) -> Iterator[Record]:

@@ -1,7 +1,7 @@
 """Write what a converter makes: a table of pairs, or the folder of a retrieval set; whole or not at all."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -43,13 +43,16 @@ class _Stopped(Exception):  # noqa: N818 - carries an error past the table that 
         self.error = error
 
 
-def write_table(path: Path, made: Iterable[Pair | InputError], max_bad: float) -> tuple[int, PutAside]:
+def write_table(
+    path: Path, made: Iterable[Pair | InputError], max_bad: float, ready: Callable[[], None] = lambda: None
+) -> tuple[int, PutAside]:
     """Write the pairs that a converter makes; rows that it could not use are put aside.
 
     Args:
         path: the table; its folder is the media root.
         made: pairs, and errors in place of others.
         max_bad: share of the rows that may be put aside.
+        ready: called when all rows are written, before the table takes the place of an earlier one.
 
     Returns:
         Pairs written, and what was put aside.
@@ -72,6 +75,8 @@ def write_table(path: Path, made: Iterable[Pair | InputError], max_bad: float) -
             raise _Stopped(error) from error
         if aside.count > max_bad * (aside.count + written):
             raise _Stopped(_too_many(path, aside, written, max_bad))
+        if written:
+            ready()
 
     try:
         write_pairs(path, good())
@@ -80,8 +85,13 @@ def write_table(path: Path, made: Iterable[Pair | InputError], max_bad: float) -
     return written, aside
 
 
-def write_ranked(folder: Path, ranked: Ranked) -> list[Path]:
+def write_ranked(folder: Path, ranked: Ranked, ready: Callable[[], None] = lambda: None) -> list[Path]:
     """Write a retrieval set and read it back; ``media`` in its folder links to the media beside the folder.
+
+    Args:
+        folder: the set; it takes the place of an earlier one.
+        ranked: what a converter made.
+        ready: called when the set is written and whole, before it takes that place.
 
     Returns:
         The files written.
@@ -98,10 +108,11 @@ def write_ranked(folder: Path, ranked: Ranked) -> list[Path]:
         if not ranked.whole:
             _write_lines(part / "candidates.jsonl", ranked.candidates)
         read_retrieval_set(part)
+        ready()
     return sorted(folder.glob("*.jsonl"))
 
 
-def first_queries(ranked: Ranked, limit: int | None) -> Ranked:
+def limited(ranked: Ranked, limit: int | None) -> Ranked:
     """The set with its first queries alone, and the corpus that they need."""
     if limit is None:
         return ranked

@@ -40,10 +40,11 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(403, "GatedRepo")
         elif repo not in self.hub.repos:
             self.refuse(401, "RepoNotFound")
-        elif revision not in (None, "main", COMMIT):
+        elif revision not in (None, "main", *self.hub.commits):
             self.refuse(404, "RevisionNotFound")
         else:
-            self.say(json.dumps(self.hub.tree(repo) if kind == "tree" else self.hub.info(repo)).encode())
+            commit = revision if revision in self.hub.commits else self.hub.commits[-1]
+            self.say(json.dumps(self.hub.tree(repo) if kind == "tree" else self.hub.info(repo, commit)).encode())
 
     def refuse(self, status, code):
         self.send_response(status)
@@ -72,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
         if wanted:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.send_header("ETag", f'"{etag}"')
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", self.hub.commits[-1])
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
@@ -93,11 +94,13 @@ class Hub:
     """Datasets by name, each a mapping of paths to bytes.
 
     ``stall_after``: a file stops coming after so many bytes, until the client goes away. ``gated`` and ``corrupt`` name
-    repositories that refuse, and files that come out other than they were published.
+    repositories that refuse, and files that come out other than they were published. ``commits``: the last is the
+    newest; all have the same files.
     """
 
     def __init__(self, repos):
         self.repos = repos
+        self.commits = [COMMIT]
         self.stall_after = None
         self.gated, self.corrupt = set(), set()
         self.served = {}
@@ -115,12 +118,12 @@ class Hub:
         self.server.shutdown()
         self.server.server_close()
 
-    def info(self, repo):
+    def info(self, repo, commit):
         files = self.repos[repo]
         siblings = [
             {"rfilename": name, "size": len(data), "blobId": sha1(data), **lfs(data)} for name, data in files.items()
         ]
-        return {"id": repo, "sha": COMMIT, "private": False, "gated": False, "downloads": 0, "likes": 0, "tags": [],
+        return {"id": repo, "sha": commit, "private": False, "gated": False, "downloads": 0, "likes": 0, "tags": [],
                 "lastModified": "2026-01-01T00:00:00.000Z", "siblings": siblings}  # fmt: skip
 
     def tree(self, repo):

@@ -111,14 +111,18 @@ def test_fewer_rows_than_the_source_expects_are_an_error(publisher, tmp_path, ca
     assert "error   drawn/pairs   8 rows     5" in capsys.readouterr().out
 
 
-def test_a_part_of_a_set_and_a_miniature_are_not_compared(publisher, tmp_path):
+def test_a_part_of_a_set_and_a_miniature_are_noted_and_not_compared(publisher, tmp_path, capsys):
     publisher.rows_of_pairs(pair_rows()[:5])
     drawn = read_source("drawn").only(["pairs"])
 
     prepare(drawn, tmp_path / "some", copies=publisher.copies, limit=2)
     prepare(drawn, tmp_path / "small", copies=publisher.copies, wishes=Wishes(compare=False))
 
-    assert check(tmp_path / "some", "drawn/pairs") == check(tmp_path / "small", "drawn/pairs") == 0
+    for root, words in (("some", "only the first 2 rows"), ("small", "a miniature")):
+        assert check(tmp_path / root, "drawn/pairs") == 0
+        out = capsys.readouterr().out
+        assert f"note   drawn/pairs   the whole set   {words}" in out
+        assert "8 rows" not in out
 
 
 def test_rows_put_aside_are_told_again(publisher, tmp_path, capsys):
@@ -164,6 +168,42 @@ def test_a_set_that_is_not_there_is_named_with_the_nearest(data, capsys):
     assert check(data, "drawn/pear") == 2
 
     assert "drawn/pear: expected a set that is prepared in" in capsys.readouterr().err
+
+
+def test_what_is_not_prepared_is_told_from_what_there_is_not(data, tmp_path, capsys):
+    (tmp_path / "sources/other.yaml").write_text(DRAWN)
+
+    for name in ("other", "other/pairs"):
+        assert check(data, name) == 2
+        err = capsys.readouterr().err
+        assert f"{name}: expected sets that are prepared in {data}, got none; run data_prep/prepare.py {name}" in err
+    assert check(data, "other/pear") == 2
+    assert "expected a set of other, got 'pear'" in capsys.readouterr().err
+
+
+def test_a_group_is_checked_by_its_sets(data, tmp_path, capsys):
+    (tmp_path / "sources/other.yaml").write_text(DRAWN)
+    (tmp_path / "sources/group.yaml").write_text("about: g\nincludes: [drawn/ranked, other]\n")
+
+    assert check(data, "group") == 0
+
+    out = capsys.readouterr().out
+    assert "ranked/queries.jsonl: 8 rows" in out
+    assert "pairs.parquet" not in out
+    assert "0; not pairs, ranked" in out
+
+
+def test_a_set_of_another_version_is_an_error(data, capsys):
+    manifest = json.loads((data / "drawn/manifest.json").read_text())
+    manifest["sets"]["pairs"]["version"] = 1
+    del manifest["sets"]["ranked"]["made"]
+    (data / "drawn/manifest.json").write_text(json.dumps(manifest))
+
+    assert check(data, "drawn") == 1
+
+    out = capsys.readouterr().out
+    assert "made by another version" in out
+    assert "damaged: the manifest lacks its made" in out
 
 
 def test_a_file_in_the_folder_of_a_source_is_still_a_table(data, capsys):

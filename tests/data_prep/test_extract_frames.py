@@ -94,6 +94,53 @@ def test_the_command_stores_every_clip_once_and_names_those_that_fail(clips, tmp
     assert "2 clips: 0 stored, 2 there before, 0 failed" in capsys.readouterr().out
 
 
+def stored(folder):
+    return [file.name for file in frame_files(folder)]
+
+
+def test_frames_by_another_rule_or_of_a_clip_that_changed_are_stored_anew(clips, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = [str(clips / "below"), "--output", str(out), "--most", "4"]
+    main(command)
+
+    assert main([*command, "--rule", "step"]) == 0
+    assert stored(out / "b") == [f"{number:04d}.jpeg" for number in range(4)]
+    assert main([*command, "--most", "2"]) == 0
+    assert stored(out / "b") == ["frame_0001.jpg", "frame_0002.jpg"]
+    Studio(tmp_path).clip(clips / "below/b.mp4", 1)
+    assert main([*command, "--most", "2"]) == 0
+    assert stored(out / "b") == ["frame_0001.jpg"]
+    assert "there before, 0 failed" in capsys.readouterr().out
+    assert main([*command, "--most", "2"]) == 0
+    assert "0 stored, 1 there before" in capsys.readouterr().out
+
+
+def test_frames_of_another_clip_and_those_of_others_are_not_replaced(clips, tmp_path, capsys):
+    out = tmp_path / "out"
+    (clips / "below/b.mp4").rename(clips / "below/b.mkv")
+    extract_frames(clips / "a.mp4", out / "below/b", most=2)
+    Studio(tmp_path).frames(out / "a", 3)
+
+    assert main([str(clips), "--output", str(out)]) == 1
+
+    said = capsys.readouterr()
+    assert "2 clips: 0 stored, 0 there before, 2 failed" in said.out
+    assert "b: expected nothing, or frames of b.mkv, got those of a.mp4" in said.err
+    assert "a: expected nothing, or frames of a.mp4, got other files; take them away" in said.err
+    assert len(stored(out / "a")) == 3
+
+
+def test_two_clips_of_one_folder_are_both_refused(clips, tmp_path, capsys):
+    Studio(tmp_path).clip(clips / "below/b.mkv", 3)
+
+    assert main([str(clips), "--output", str(tmp_path / "out")]) == 1
+
+    said = capsys.readouterr()
+    assert "3 clips: 1 stored, 0 there before, 2 failed" in said.out
+    assert "b.mkv: expected a folder of its own, got" in said.err
+    assert not (tmp_path / "out/below").exists()
+
+
 def test_a_folder_without_clips_is_named(tmp_path, capsys):
     assert main([str(tmp_path / "none"), "--output", str(tmp_path / "out")]) == 2
     assert "none: expected clips (.mp4, .webm, ...), got no such folder" in capsys.readouterr().err

@@ -24,8 +24,9 @@ from pathlib import Path
 from data_prep.engine.clones import Repositories
 from mmembed.errors import InputError
 repo, revision, root, *patterns = sys.argv[1:]
+update = revision == "newest"
 try:
-    clone = Repositories(Path(root)).open(repo, revision or None)
+    clone = Repositories(Path(root), update=update).open(repo, None if update else revision or None)
     names = [name for pattern in patterns for name in clone.match(pattern)]
     missing = clone.missing_bytes(names)
     clone.get(names)
@@ -123,6 +124,33 @@ def test_a_file_that_changed_on_the_disk_is_downloaded_again(hub, tmp_path):
     assert file.stat().st_size == 5000
 
 
+def test_the_newest_commit_is_resolved_once_for_a_data_root(hub, tmp_path):
+    first = get(hub, tmp_path, "o/n", "", str(tmp_path), "data/*")
+    hub.commits.append("e" * 40)
+    later = get(hub, tmp_path, "o/n", "", str(tmp_path), "media/b.*")
+    elsewhere = get(hub, tmp_path, "o/n", "", str(tmp_path / "other"), "data/*")
+    updated = get(hub, tmp_path, "o/n", "newest", str(tmp_path), "data/*")
+    after = get(hub, tmp_path, "o/n", "", str(tmp_path), "data/*")
+
+    commits = [said["commit"][0] for said in (first, later, elsewhere, updated, after)]
+    assert commits == ["c", "c", "e", "e", "e"]
+
+
+def test_two_downloads_of_a_repository_at_once_take_turns(hub, tmp_path):
+    command = [sys.executable, "-c", GET, "o/n", "", str(tmp_path), "media/*"]
+    running = [
+        subprocess.Popen(
+            command, env=environment(hub, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    said = [json.loads(process.communicate(timeout=120)[0]) for process in running]
+
+    assert [answer.get("error") for answer in said] == [None, None]
+    assert (tmp_path / "raw/o/n/media/[1] a.tar").read_bytes() == BIG
+    assert hub.served == {"media/[1] a.tar": len(BIG), "media/b.tar": 5000}
+
+
 def test_what_the_hub_refuses_is_said_in_words(hub, tmp_path):
     hub.repos["o/gated"] = hub.repos["o/n"]
     hub.gated.add("o/gated")
@@ -158,21 +186,21 @@ def test_no_network_and_the_offline_switch_are_told_apart(hub, tmp_path):
     assert "HF_HUB_OFFLINE" not in unreachable
 
 
-def test_a_local_copy_is_found_by_its_whole_or_short_name_or_as_the_only_one(tmp_path):
-    for name in ("a/owner/name", "b/name", "c"):
+def test_a_local_copy_is_found_by_its_whole_or_short_name(tmp_path):
+    for name in ("a/owner/name", "b/name"):
         (tmp_path / name).mkdir(parents=True)
 
-    for copies, place in (("a", "a/owner/name"), ("b", "b/name"), ("c", "c")):
-        clone = Repositories(tmp_path / "data", tmp_path / copies, "owner/name").open("owner/name", None)
+    for copies, place in (("a", "a/owner/name"), ("b", "b/name"), ("b/name", "b/name")):
+        clone = Repositories(tmp_path / "data", (tmp_path / copies,)).open("owner/name", None)
         assert isinstance(clone, LocalClone)
         assert clone.folder == tmp_path / place
 
 
 def test_a_copy_that_is_not_there_is_not_downloaded_instead(tmp_path):
     with pytest.raises(
-        InputError, match=r"expected a copy of owner/name at .*owner/name or .*/name, got no such folder"
+        InputError, match=r"expected a copy of owner/name at .*/owner/name, .*/name, or .*got no such folder"
     ):
-        Repositories(tmp_path, tmp_path).open("owner/name", None)
+        Repositories(tmp_path, (tmp_path,)).open("owner/name", None)
 
 
 def test_a_copy_says_its_commit_where_git_or_the_client_wrote_it_down(tmp_path):
@@ -199,9 +227,9 @@ def test_a_copy_of_another_commit_than_is_pinned_is_refused(tmp_path):
     (tmp_path / "o/n/.git").mkdir(parents=True)
     (tmp_path / "o/n/.git/HEAD").write_text("a" * 40)
 
-    assert Repositories(tmp_path, tmp_path).open("o/n", "a" * 40).revision == "a" * 40
+    assert Repositories(tmp_path, (tmp_path,)).open("o/n", "a" * 40).revision == "a" * 40
     with pytest.raises(InputError, match=rf"o/n: expected commit {'b' * 40} of o/n, got {'a' * 40}"):
-        Repositories(tmp_path, tmp_path).open("o/n", "b" * 40)
+        Repositories(tmp_path, (tmp_path,)).open("o/n", "b" * 40)
 
 
 def test_files_of_a_copy_that_differ_from_the_checksum_stay(tmp_path):
@@ -213,3 +241,33 @@ def test_files_of_a_copy_that_differ_from_the_checksum_stay(tmp_path):
 
     assert file.exists()
     check_sha256(file, hashlib.sha256(b"x").hexdigest().upper())
+
+
+def cloned(folder, url):
+    (folder / ".git").mkdir(parents=True)
+    (folder / ".git/config").write_text(f'[core]\n\tbare = false\n[remote "origin"]\n\turl = {url}\n')
+    return folder
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://huggingface.co/datasets/owner/name", "https://huggingface.co/datasets/owner/name/",
+        "https://me:secret@huggingface.co/datasets/owner/name.git", "git@hf.co:datasets/owner/name",
+    ],
+)  # fmt: skip
+def test_a_clone_under_another_name_is_found_by_its_url(tmp_path, url):
+    inner, itself = cloned(tmp_path / "a/video", url), cloned(tmp_path / "b", url)
+
+    assert Repositories(tmp_path, (tmp_path / "a",)).open("owner/name", None).folder == inner
+    assert Repositories(tmp_path, (tmp_path / "b",)).open("owner/name", None).folder == itself
+
+
+def test_a_clone_of_another_repository_of_that_name_is_not_taken(tmp_path):
+    cloned(tmp_path / "a/name", "https://huggingface.co/datasets/other/name")
+    (tmp_path / "b/name").mkdir(parents=True)
+
+    with pytest.raises(InputError, match="expected a copy of owner/name"):
+        Repositories(tmp_path, (tmp_path / "a",)).open("owner/name", None)
+    both = Repositories(tmp_path, (tmp_path / "a", tmp_path / "b"))
+    assert both.open("owner/name", None).folder == tmp_path / "b/name"

@@ -3,9 +3,10 @@
 import pytest
 
 from data_prep.engine.clones import LocalClone, Repositories
-from data_prep.engine.media_tree import find_media, link, provide
+from data_prep.engine.links import link, prune
+from data_prep.engine.media_tree import bring, find_media, lay
 from data_prep.miniatures.studio import Studio
-from data_prep.source import MediaFiles, SourceSet
+from data_prep.source import MediaFiles, Source, SourceSet
 from mmembed.errors import InputError
 
 
@@ -77,6 +78,25 @@ def test_two_different_files_of_one_name_are_refused(tmp_path, tree):
         link(two, tree / "images", tree)
 
 
+def test_files_of_one_name_and_size_that_differ_are_refused_and_equal_ones_are_not(tmp_path, tree):
+    link(files(tmp_path / "one", a="x", b="same"), tree / "images", tree)
+    link(files(tmp_path / "equal", b="same"), tree / "images", tree)
+
+    with pytest.raises(InputError, match=r"images/a: expected one file of that name, .* prepare it with --overwrite"):
+        link(files(tmp_path / "two", a="y"), tree / "images", tree)
+
+
+def test_links_below_a_link_of_the_copy_are_known_to_be_of_it(tmp_path, tree):
+    far, one = files(tmp_path / "far", x="x"), files(tmp_path / "one", a__1="x")
+    (one / "b").symlink_to(far)
+    link(one, tree, tree)
+    link(files(tmp_path / "two", b__y="x"), tree, tree)
+
+    prune(tree, [one])
+
+    assert seen(tree) == {"a/1", "b/x"}
+
+
 def test_links_stay_inside_the_data_root_where_they_can(tmp_path, tree):
     inside, outside = files(tmp_path / "data/unpacked/x", a="x"), files(tmp_path / "copies", b="x")
 
@@ -95,7 +115,11 @@ def row(**fields):
 
 def found(tmp_path, **fields):
     made = row(**fields)
-    return find_media(made, made.media[0], Repositories(tmp_path / "data", tmp_path / "copies"))
+    return find_media(made, made.media[0], Repositories(tmp_path / "data", (tmp_path / "copies",)))
+
+
+def provide(found, tree, data_root):
+    lay(Source(tree.parent.name, "about"), "s", bring(found, data_root), data_root)
 
 
 def test_the_folder_at_the_beginning_of_archived_paths_is_taken_off(tmp_path, tree):
@@ -106,7 +130,7 @@ def test_the_folder_at_the_beginning_of_archived_paths_is_taken_off(tmp_path, tr
     provide(media, tree, tmp_path / "data")
 
     assert seen(tree) == {"images/set/1"}
-    assert media.inputs == ("x.tar.gz",)
+    assert media.archives == ("x.tar.gz",)
 
 
 def test_archives_go_before_a_folder_that_holds_only_them(tmp_path, tree):

@@ -88,16 +88,14 @@ def test_what_is_prepared_is_left_alone(publisher, data):
 
 
 @pytest.mark.parametrize(
-    "change", ["limit", "field", "rows", "archive", "damage", "gone", "media", "marker", "version", "overwrite"]
+    "change", ["field", "rows", "archive", "damage", "gone", "media", "marker", "version", "overwrite"]
 )
 def test_what_is_stale_is_made_again(publisher, data, change, monkeypatch):
     prepare(source(PAIRS), data, copies=publisher.copies)
     table = data / "drawn/pairs.parquet"
     before = table.stat().st_mtime_ns
-    limit, fields, wishes = None, {}, Wishes()
-    if change == "limit":
-        limit = 3
-    elif change == "field":
+    fields, wishes = {}, Wishes()
+    if change == "field":
         fields = {"options": {"first": 3}}
     elif change == "rows":
         publisher.rows_of_pairs(pair_rows()[:3])
@@ -116,10 +114,10 @@ def test_what_is_stale_is_made_again(publisher, data, change, monkeypatch):
     else:
         wishes = Wishes(overwrite=True)
 
-    manifest = prepare(source(PAIRS, **fields), data, copies=publisher.copies, limit=limit, wishes=wishes)
+    manifest = prepare(source(PAIRS, **fields), data, copies=publisher.copies, wishes=wishes)
 
     assert table.stat().st_mtime_ns != before
-    wanted = 3 if change in ("limit", "rows") else ROWS
+    wanted = 3 if change == "rows" else ROWS
     assert len(open_table(table)) == manifest["sets"]["pairs"]["rows"] == wanted
 
 

@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from data_prep import source as sources
+from data_prep.converters import registry
 from data_prep.engine.lock import locked
 from data_prep.engine.manifest import read_manifest
 from data_prep.miniatures.draw import draw_source
@@ -69,10 +71,15 @@ def test_fewer_rows_than_expected_end_with_1_and_are_said_aloud(publisher, optio
 
     assert "drawn/ranked: 3 queries; 5 targets; EXPECTED 8: " in capsys.readouterr().out
     assert main(["drawn", *options, "--list"]) == 0
-    listed = capsys.readouterr().out
-    assert "short" in listed
+    assert "3 rows where 8 are expected" in capsys.readouterr().out
+
+
+def test_a_limited_set_is_said_to_be_one(publisher, options, capsys):
     assert main(["drawn", *options, "--limit", "2"]) == 0
+
     assert "the first 2 rows only" in capsys.readouterr().out
+    main(["drawn", *options, "--list"])
+    assert "only the first 2 rows" in capsys.readouterr().out
 
 
 def test_a_set_that_fails_does_not_keep_the_others(publisher, options, capsys, tmp_path):
@@ -94,6 +101,10 @@ def test_rows_put_aside_are_said(publisher, options, capsys):
     assert main(["drawn/pairs", *options, "--max-bad", "0.2"]) == 0
 
     assert "drawn/pairs: 7 pairs; 1 rows put aside (see the manifest); the first: " in capsys.readouterr().out
+    main(["drawn/pairs", *options, "--list"])
+    assert "yes, 1 put aside" in capsys.readouterr().out
+    # what was allowed then is not allowed now
+    assert main(["drawn/pairs", *options]) == 2
 
 
 def test_the_list_says_what_there_is_and_what_is_prepared(publisher, options, capsys):
@@ -105,8 +116,8 @@ def test_the_list_says_what_there_is_and_what_is_prepared(publisher, options, ca
     after = capsys.readouterr().out
 
     rows = [line.split() for line in before.splitlines() if "drawn/" in line]
-    assert rows == [[f"drawn/{name}", "8", "o/n", "mit", "no"] for name in ("pairs", "ranked")]
-    assert [line.split()[-1] for line in after.splitlines() if "drawn/" in line] == ["yes", "no"]
+    assert rows == [[f"drawn/{name}", "8", "o/n", "mit", "not", "prepared"] for name in ("pairs", "ranked")]
+    assert [line.split()[-1] for line in after.splitlines() if "drawn/" in line] == ["yes", "prepared"]
 
 
 def test_a_dry_run_says_what_is_needed_and_does_nothing(publisher, options, capsys, tmp_path):
@@ -131,6 +142,79 @@ def test_options_that_cannot_be_meant_are_refused(publisher, arguments, message,
         main(arguments)
 
     assert message in capsys.readouterr().err
+
+
+def test_a_data_root_that_is_a_file_is_refused(publisher, tmp_path, capsys):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(SystemExit):
+        main(["drawn", "--data-root", str(tmp_path / "file")])
+
+    assert f"argument --data-root: expected a folder, got the file '{tmp_path}/file'" in capsys.readouterr().err
+
+
+def test_whatever_a_library_raises_of_one_set_is_said_and_does_not_keep_the_others(
+    publisher, options, capsys, monkeypatch
+):
+    def broken(rows, row_set, media):
+        raise MemoryError("no more")
+
+    usual = registry.CONVERTERS["mmeb_pairs"]
+    monkeypatch.setitem(registry.CONVERTERS, "mmeb_pairs", replace(usual, pairs=broken))
+
+    assert main(["drawn", *options]) == 2
+
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-2:] == ["drawn/pairs: not prepared", "  MemoryError: no more"]
+    assert said.out == "drawn/ranked: 8 queries; 10 targets\n"
+
+
+def test_a_full_disk_is_said_in_words(publisher, options, capsys, tmp_path):
+    def full(rows, row_set, media):
+        with Path("/dev/full").open("w") as file:
+            file.write("x")
+
+    usual = registry.CONVERTERS["mmeb_pairs"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.CONVERTERS, "mmeb_pairs", replace(usual, pairs=full))
+        assert main(["drawn/pairs", *options]) == 2
+
+    err = capsys.readouterr().err
+    assert f"{tmp_path}/data: expected to read and write files, got [Errno 28] No space left on device; free" in err
+    assert "not prepared" in err
+
+
+def test_several_folders_of_copies_may_be_given(publisher, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    root = ["--data-root", str(tmp_path / "data")]
+
+    assert main(["drawn/pairs", "--source", str(tmp_path / "empty"), *root]) == 2
+    assert "expected a copy of o/n at " in capsys.readouterr().err
+    assert main(["drawn/pairs", "--source", str(tmp_path / "empty"), "--source", str(publisher.copies), *root]) == 0
+
+
+def test_a_hub_that_cannot_be_reached_is_said_once_and_there_is_no_total(publisher, tmp_path):
+    code = "import sys; from data_prep import source; from pathlib import Path; from data_prep.prepare import main\n"
+    code += "source.SOURCES = Path(sys.argv[1]); sys.exit(main(['drawn', '--dry-run', '--data-root', sys.argv[2]]))"
+    command = [sys.executable, "-c", code, str(tmp_path / "sources"), str(tmp_path / "data")]
+
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, timeout=120
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.count("HF_HUB_OFFLINE is set") == 1, done.stderr
+    assert done.stdout == ""
+
+
+def test_a_dry_run_that_cannot_look_up_a_set_gives_no_total(publisher, options, capsys):
+    publisher.pair_file.unlink()
+
+    assert main(["drawn", *options, "--dry-run"]) == 2
+
+    said = capsys.readouterr()
+    assert "drawn/pairs: o/n: rows, split train: expected files like" in said.err
+    assert said.out.splitlines()[-1] == "no total: some sets could not be looked up"
 
 
 def test_a_source_that_is_not_there_is_refused_with_the_nearest(publisher, options, capsys):

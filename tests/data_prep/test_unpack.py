@@ -11,7 +11,7 @@ from collections import namedtuple
 import pytest
 
 from data_prep.engine import unpack as module
-from data_prep.engine.unpack import Archive, archives_of, is_archive, is_unpacked, unpack
+from data_prep.engine.unpack import Archive, archives_of, is_archive, is_shown, is_unpacked, refuse_unknown, unpack
 from mmembed.errors import InputError
 
 FILES = {"a/one.txt": b"1" * 3000, "a/b/two.txt": os.urandom(5000), "three.txt": b""}
@@ -179,6 +179,40 @@ def test_a_link_inside_stays_a_link(tmp_path):
     folder = unpack(archive, tmp_path / "out")
 
     assert (folder / "a/same.txt").read_bytes() == (folder / "a/b/up.txt").read_bytes() == FILES["a/one.txt"]
+
+
+def test_a_hard_link_to_nothing_is_an_error_in_words(tmp_path):
+    archive = tar(tmp_path / "x.tar", mode="w", members=[link("hard", "nothing", tarfile.LNKTYPE)])
+
+    with pytest.raises(InputError, match=r"x\.tar: expected a whole archive, got KeyError: .*nothing"):
+        unpack(archive, tmp_path / "out")
+
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["x.tar.xz", "d/x.tar.bz2", "x.7z"])
+def test_an_archive_of_another_kind_is_refused_by_its_name(tmp_path, name):
+    with pytest.raises(
+        InputError, match=rf"{name}: expected a \.zip, \.tar, \.tar\.gz or \.tgz, got another; unpack it"
+    ):
+        refuse_unknown(tmp_path, ["x.zip", "images/*", name])
+
+
+def test_whether_an_archive_lies_unpacked_is_seen_by_its_files(tmp_path):
+    for kind, name in ((zipped, "x.zip"), (tar, "x.tar.gz")):
+        archive, folder = kind(tmp_path / name), tmp_path / f"{name}-out"
+        unpack(archive, folder)
+
+        assert is_shown(archive, folder)
+        assert is_shown(archive, folder / "a", strip="a") is False
+        (folder / "three.txt").rename(folder / "a/three.txt")
+        assert is_shown(archive, folder / "a", strip="a")
+        (folder / "a/one.txt").unlink()
+        assert not is_shown(archive, folder / "a", strip="a")
+        assert not is_shown(archive, tmp_path / "nowhere")
+    # nobody can tell
+    (tmp_path / "x.zip").write_text("cut")
+    assert is_shown(Archive("x.zip", (tmp_path / "x.zip",)), tmp_path / "nowhere")
 
 
 def test_devices_and_links_in_a_zip_are_refused(tmp_path):

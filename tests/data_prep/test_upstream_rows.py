@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.engine.clones import LocalClone
-from data_prep.engine.upstream_rows import front_matter, read_rows, regex_of, row_files
+from data_prep.engine.upstream_rows import front_matter, placed, read_rows, regex_of, row_files
 from data_prep.source import SourceSet
 from mmembed.errors import InputError
 
@@ -74,7 +74,7 @@ def test_the_front_matter_of_the_readme_says_where_a_split_lies(tmp_path):
         ("A", "test", "data/A/test.parquet"),
         ("A", "train", "A.jsonl"),
         ("A", "test", "A_test.json"),
-        (None, "test", "data/test-00000-of-00002.parquet"),
+        (None, "test", "data/test-00000-of-00001.parquet"),
         (None, "val", "val.json"),
         (None, "test", "test_1k.jsonl"),
     ],
@@ -97,6 +97,74 @@ def test_rows_that_are_nowhere_are_named_with_the_places_looked_into(tmp_path):
 
     with pytest.raises(InputError, match=r"o/n: A, split train: expected files like A/train-\*\.parquet, .* got none"):
         found(clone, "A", "train")
+
+
+def test_shards_that_are_missing_or_there_twice_are_refused(tmp_path):
+    clone = repository(tmp_path / "a", *(f"data/train-0000{i}-of-00004.parquet" for i in (0, 1, 3)))
+    with pytest.raises(InputError, match=r"o/n: data/train: expected 4 shards, got no 2; download the missing ones"):
+        found(clone, None, "train")
+
+    names = ("data/train-00000-of-00001.parquet", "data/train-00000-of-00002.parquet")
+    clone = repository(tmp_path / "b", *names, "data/train-00001-of-00002.parquet")
+    with pytest.raises(InputError, match=r"o/n: data/train: expected each shard once, got .*-of-00001\.parquet, "):
+        found(clone, None, "train")
+
+    clone = repository(tmp_path / "c", "data/train-00000-of-00001.parquet", "data/train-00000-of-00001.jsonl")
+    with pytest.raises(InputError, match="o/n: data/train: expected each shard once"):
+        found(clone, None, "train", files=("data/train-*",))
+
+
+@pytest.mark.parametrize(
+    ("configs", "message"),
+    [
+        ("default", "expected a list of configurations with their data_files"),
+        ("[default]", "expected a list of configurations with their data_files"),
+        ("[{config_name: A, data_files: 3}]", "expected a list of configurations with their data_files"),
+        ("[{config_name: A, data_files: [{split: train}]}]", "expected a list of configurations"),
+        ("[{config_name: A, data_files: [{split: train, path: 3}]}]", "expected a list of configurations"),
+        ("[{config_name: A, data_files: [[3]]}]", "expected paths below the repository, got "),
+        ("[{config_name: A, data_files: /etc/x.parquet}]", "expected paths below the repository, got '/etc/x.parquet'"),
+        ("[{config_name: A, data_files: ../../x.parquet}]", "expected paths below the repository, got '../../x"),
+        ("[{config_name: A, data_dir: ../x}]", "expected paths below the repository, got '../x/train-"),
+    ],
+)
+def test_front_matter_of_another_shape_or_that_leads_out_is_refused(tmp_path, configs, message):
+    clone = repository(tmp_path / "o/n", "x.parquet")
+    repository(tmp_path, "x.parquet", "x/train-0.parquet")
+    (clone.folder / "README.md").write_text(f"---\nconfigs: {configs}\n---\n")
+
+    with pytest.raises(InputError, match=rf"README\.md: configs: {message}"):
+        found(clone, "A", "train")
+    assert found(clone, "A", "train", files=("x.parquet",)) == ["x.parquet"]
+
+
+def test_a_path_from_the_folder_itself_means_the_same_as_without(tmp_path):
+    clone = repository(tmp_path, "A/x-0.parquet")
+    (tmp_path / "README.md").write_text("---\nconfigs: [{config_name: A, data_files: ./A/x-*}]\n---\n")
+
+    seen = []
+    row_files(SourceSet("s", "c", "o/n", config="A"), None, front_matter(tmp_path / "README.md"), lambda pattern: (
+        seen.append(pattern) or clone.match(pattern)
+    ))  # fmt: skip
+    assert seen == ["A/x-*"]
+
+
+def test_an_error_about_a_row_names_the_file_and_the_row_in_it(tmp_path):
+    for name, rows in (("1.jsonl", 3), ("2.jsonl", 2), ("q.jsonl", 9)):
+        (tmp_path / name).write_text("{}\n" * rows)
+    begun = {"rows": [], "queries": []}
+    list(read_rows([tmp_path / "1.jsonl", tmp_path / "2.jsonl"], (), begun["rows"]))
+    list(read_rows([tmp_path / "q.jsonl"], (), begun["queries"]))
+
+    def where(place):
+        return placed(InputError(place, expected="e", got="g", remedy="r"), begun).where
+
+    assert where("row 2: a: b") == f"{tmp_path}/1.jsonl: row 2: a: b"
+    assert where("row 3") == f"{tmp_path}/2.jsonl: row 0"
+    assert where("queries: row 7: text") == f"{tmp_path}/q.jsonl: row 7: text"
+    assert where("A-1: queries: row 7: text") == f"{tmp_path}/q.jsonl: row 7: text"
+    for other in ("rows 2", f"{tmp_path}/1.json: row 2: a", "row"):
+        assert where(other) == other
 
 
 def test_a_readme_without_yaml_is_named(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from data_prep.miniatures.draw import prepare_miniature
 from mmembed.errors import InputError
 from mmembed.recipe import make_preprocessor, read_recipe
 from scripts.miniature import architecture_of, checkpoint_of, miniature
@@ -111,6 +112,19 @@ def test_without_data_a_recipe_stops_before_any_weight_is_loaded(own, tmp_path, 
     assert f"{tmp_path / 'nowhere'}: expected prepared tables, got no colpali_train/colpali_train_set.parquet" in error
     line = f"\n  python data_prep/prepare.py colpali_train mmeb_train/WebQA --data-root {tmp_path / 'nowhere'}\n"
     assert line in error
+
+
+def test_tables_of_a_part_of_their_source_are_refused_until_one_says_so(own, tmp_path, capsys):
+    for name in ("colpali_train", "mmeb_train/WebQA"):
+        prepare_miniature(name, tmp_path / "data")
+    recipe = ["--config", str(own), "--data-root", str(tmp_path / "data"), "--output", str(tmp_path / "run")]
+
+    assert main(recipe) == 2
+
+    error = capsys.readouterr().err
+    assert "expected whole tables, got colpali_train/colpali_train_set: a miniature; mmeb_train/WebQA: a minia" in error
+    assert f"prepare.py colpali_train mmeb_train/WebQA --data-root {tmp_path / 'data'}" in error
+    check_data(read_recipe(own), tmp_path / "data", parts=True)
 
 
 @pytest.mark.parametrize(("name", "line"), [("vlm2vec_v2", "mmeb_v2_train"), ("vlm2vec", "mmeb_train")])
