@@ -17,6 +17,23 @@ RANKED = SourceSet(
     options={"query": INSTRUCTION + " {text}"},
 )  # fmt: skip
 
+DRAWN = """
+about: two small sets
+defaults:
+  repo: o/n
+  rows: 8
+  licence: mit
+  media: [{files: [pictures.zip], into: images, root: images}]
+sets:
+  pairs: {converter: mmeb_pairs, columns: [qry]}
+  ranked:
+    converter: image_qa
+    config: ranked
+    split: test
+    options: {query: "<|image_1|>\\nRepresent the given image with the following question: {text}"}
+"""
+"""The source of the two, as a file of sources."""
+
 
 def pair_rows():
     return [

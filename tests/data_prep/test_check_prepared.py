@@ -6,33 +6,12 @@ from dataclasses import replace
 import PIL.Image
 import pytest
 
-from data_prep import source as sources
 from data_prep.check import main
 from data_prep.engine.preparation import Wishes
 from data_prep.miniatures.studio import Studio
 from data_prep.prepare import prepare
 from data_prep.source import read_source
-from tests.data_prep.publisher import Publisher, pair_rows
-
-DRAWN = """
-about: two small sets
-defaults: {repo: o/n, rows: 8, media: [{files: [pictures.zip], into: images, root: images}]}
-sets:
-  pairs: {converter: mmeb_pairs}
-  ranked:
-    converter: image_qa
-    config: ranked
-    split: test
-    options: {query: "<|image_1|>\\nRepresent the given image with the following question: {text}"}
-"""
-
-
-@pytest.fixture
-def publisher(tmp_path, monkeypatch):
-    (tmp_path / "sources").mkdir()
-    (tmp_path / "sources/drawn.yaml").write_text(DRAWN)
-    monkeypatch.setattr(sources, "SOURCES", tmp_path / "sources")
-    return Publisher(tmp_path)
+from tests.data_prep.publisher import DRAWN, pair_rows
 
 
 @pytest.fixture

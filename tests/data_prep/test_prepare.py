@@ -20,19 +20,9 @@ from mmembed.data.tables import open_table
 from mmembed.evaluation.retrieval_set import read_retrieval_set
 from mmembed.media.decode import decode
 from mmembed.media.settings import MediaSettings
-from tests.data_prep.publisher import PAIRS, RANKED, ROWS, Publisher, pair_rows, ranked_rows, source
+from tests.data_prep.publisher import PAIRS, RANKED, ROWS, pair_rows, ranked_rows, source
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def publisher(tmp_path):
-    return Publisher(tmp_path)
-
-
-@pytest.fixture
-def data(tmp_path):
-    return tmp_path / "data"
 
 
 def test_a_table_of_pairs_reads_back_with_its_pictures(publisher, data):

@@ -14,17 +14,7 @@ from data_prep.prepare import prepare
 from data_prep.source import read_source
 from mmembed.data.tables import open_table
 from mmembed.errors import InputError
-from tests.data_prep.publisher import MEDIA, PAIRS, RANKED, ROWS, Publisher, pair_rows, ranked_rows, source
-
-
-@pytest.fixture
-def publisher(tmp_path):
-    return Publisher(tmp_path)
-
-
-@pytest.fixture
-def data(tmp_path):
-    return tmp_path / "data"
+from tests.data_prep.publisher import MEDIA, PAIRS, RANKED, ROWS, pair_rows, ranked_rows, source
 
 
 def refused(publisher, data, row, message, **choices):

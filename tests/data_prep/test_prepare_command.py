@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import source as sources
 from data_prep.converters import registry
 from data_prep.engine.lock import locked
 from data_prep.engine.manifest import read_manifest
@@ -18,33 +17,9 @@ from data_prep.prepare import main
 from data_prep.source import read_source
 from mmembed.data.tables import open_table
 from tests.data_prep.hub import COMMIT, Hub
-from tests.data_prep.publisher import ROWS, Publisher, ranked_rows
+from tests.data_prep.publisher import ROWS, ranked_rows
 
 ROOT = Path(__file__).resolve().parents[2]
-DRAWN = """
-about: two small sets
-defaults:
-  repo: o/n
-  rows: 8
-  licence: mit
-  media: [{files: [pictures.zip], into: images, root: images}]
-sets:
-  pairs: {converter: mmeb_pairs, columns: [qry]}
-  ranked:
-    converter: image_qa
-    config: ranked
-    split: test
-    options: {query: "<|image_1|>\\nRepresent the given image with the following question: {text}"}
-"""
-
-
-@pytest.fixture
-def publisher(tmp_path, monkeypatch):
-    (tmp_path / "sources").mkdir()
-    (tmp_path / "sources/drawn.yaml").write_text(DRAWN)
-    (tmp_path / "sources/group.yaml").write_text("about: a group\nincludes: [drawn/pairs, drawn]\n")
-    monkeypatch.setattr(sources, "SOURCES", tmp_path / "sources")
-    return Publisher(tmp_path)
 
 
 @pytest.fixture

@@ -17,11 +17,6 @@ from mmembed.errors import InputError
 from tests.data_prep.publisher import MEDIA, PAIRS, RANKED, ROWS, Publisher, source
 
 
-@pytest.fixture
-def data(tmp_path):
-    return tmp_path / "data"
-
-
 def unpacked(folder):
     """A publisher whose pictures lie unpacked beside the archive, in a folder and in one below it."""
     made = Publisher(folder)

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from data_prep import source as sources
 from data_prep.converters import registry
 from data_prep.engine import manifest as manifests
 from data_prep.engine.manifest import MINIATURE, is_prepared, read_manifest, why_not_whole
@@ -17,32 +16,7 @@ from data_prep.source import read_source
 from mmembed.data.tables import open_table
 from mmembed.errors import InputError
 from mmembed.evaluation.retrieval_set import read_retrieval_set
-from tests.data_prep.publisher import ROWS, Publisher, pair_rows, ranked_rows
-
-DRAWN = """
-about: two small sets
-defaults: {repo: o/n, rows: 8, media: [{files: [pictures.zip], into: images, root: images}]}
-sets:
-  pairs: {converter: mmeb_pairs}
-  ranked:
-    converter: image_qa
-    config: ranked
-    split: test
-    options: {query: "<|image_1|>\\nRepresent the given image with the following question: {text}"}
-"""
-
-
-@pytest.fixture
-def publisher(tmp_path, monkeypatch):
-    (tmp_path / "sources").mkdir()
-    (tmp_path / "sources/drawn.yaml").write_text(DRAWN)
-    monkeypatch.setattr(sources, "SOURCES", tmp_path / "sources")
-    return Publisher(tmp_path)
-
-
-@pytest.fixture
-def data(tmp_path):
-    return tmp_path / "data"
+from tests.data_prep.publisher import DRAWN, ROWS, pair_rows, ranked_rows
 
 
 @pytest.fixture
@@ -97,8 +71,8 @@ def test_a_damaged_or_stale_set_is_not_whole_and_is_made_again(publisher, prepar
     elif change == "version":
         said["sets"]["pairs"]["version"] = manifests.VERSION - 1
     elif change == "field":
-        (tmp_path / "sources/drawn.yaml").write_text(DRAWN.replace("{converter: mmeb_pairs}",
-                                                     "{converter: mmeb_pairs, options: {other: 1}}"))  # fmt: skip
+        (tmp_path / "sources/drawn.yaml").write_text(DRAWN.replace("{converter: mmeb_pairs,",
+                                                     "{converter: mmeb_pairs, options: {other: 1},"))  # fmt: skip
     elif change == "entry":
         del said["sets"]["pairs"]["files"]
     manifest.write_text("{" if change == "manifest" else json.dumps(said))
