@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_prep.commands import preparing
+from data_prep.engine.manifest import why_not_whole
+from data_prep.source import SOURCES
 from mmembed.errors import InputError, nearest
 from mmembed.evaluation.benchmark import Benchmark, Task, read_benchmark
 
 if TYPE_CHECKING:
     from mmembed.evaluation.runner import Evaluation
-
-ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ROOT / "data_prep" / "sources"
 
 
 def find_benchmark(name: str, folder: Path) -> Benchmark:
@@ -43,41 +43,99 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
         "--quick", type=int, nargs="?", const=100, metavar="N",
         help="only N queries a task (100) with all their own candidates, else 900 other targets; always the same",
     )  # fmt: skip
+    what.add_argument(
+        "--miniature", action="store_true",
+        help="try it on drawn miniatures of the data, below DATA_ROOT/miniature; marked, and compared with nothing",
+    )  # fmt: skip
     what.add_argument("--expected", metavar="ENTRY", help="compare with this entry of eval/expected/BENCHMARK.yaml")
 
 
 def chosen(benchmark: Benchmark, options: argparse.Namespace) -> tuple[Benchmark, list[str]]:
-    """The benchmark as the options word it, and the names of the tasks that they choose."""
-    if options.prompts is not None:
-        benchmark = benchmark.worded(options.prompts)
-    if options.ndcg_fault is not None:
-        benchmark = benchmark.with_ndcg_fault(options.ndcg_fault)
+    """The benchmark as the options word it, and the names of the tasks that they choose.
+
+    Raises:
+        InputError: names of what there is not, or a version of prompts or a fault that no chosen task has.
+    """
     part = benchmark if options.modality is None else benchmark.of_modality(options.modality)
-    part = part if options.tasks is None else part.only(options.tasks.split(","))
-    return benchmark, list(part.tasks)
+    if options.tasks is not None:
+        names = list(benchmark.only(options.tasks.split(",")).tasks)
+        if others := [name for name in names if name not in part.tasks]:
+            raise InputError(
+                f"--modality {options.modality} --tasks", expected=f"tasks on {options.modality}",
+                got=", ".join(f"{name}, which is on {benchmark.tasks[name].modality or 'none'}" for name in others),
+                remedy="leave them out, or the modality",
+            )  # fmt: skip
+        part = part.only(names)
+    if options.prompts is not None:
+        part = part.worded(options.prompts)
+    if options.ndcg_fault is not None:
+        part = part.with_ndcg_fault(options.ndcg_fault)
+    return Benchmark(benchmark.name, benchmark.tasks | part.tasks), list(part.tasks)
 
 
 def how_to_prepare(task: Task, data_root: Path) -> str:
     """What to do where the data of a task are not there."""
-    source = Path(task.data).parts[0]
-    if (SOURCES / f"{source}.yaml").exists():
-        return f"run python data_prep/prepare.py {task.data} --data-root {data_root}"
-    return "prepare what the row names, or check --data-root"
+    return "\n  ".join(["run", *preparing([task.data], data_root)])
+
+
+def why_partial(task: Task, data_root: Path) -> str | None:
+    """Why the prepared data of a task are not all of it; None where they are, or were not prepared here."""
+    return why_not_whole(data_root, task.data)
+
+
+def draw_miniatures(benchmark: Benchmark, tasks: Sequence[str], data_root: Path) -> None:
+    """Draw and prepare the miniatures of the tasks' sources below ``data_root``, unless they lie there.
+
+    Whole sources: their sets share archives, which a part of them would be drawn differently for.
+
+    Raises:
+        InputError: a task whose data are of no source.
+    """
+    # takes a second, which only miniatures need
+    from data_prep.miniatures.draw import prepare_miniature
+
+    sources = {Path(benchmark.tasks[name].data).parts[0]: benchmark.tasks[name].data for name in tasks}
+    for source, data in sources.items():
+        if not (SOURCES / f"{source}.yaml").is_file():
+            raise InputError("--miniature", expected="data of a source", got=data, remedy="leave its tasks out")
+    for source in sources:
+        prepare_miniature(source, data_root)
+
+
+def check_leaderboard(evaluation: "Evaluation", tasks: Sequence[str]) -> None:
+    """Refuse what ``leaderboard.json`` is to say of a model where none will be written.
+
+    Raises:
+        InputError: says why there will be none.
+    """
+    rows = evaluation.benchmark.tasks
+    partial = [name for name in tasks if evaluation.part(rows[name]) is not None]
+    why = {
+        "--quick": evaluation.sample is not None,
+        "--miniature": evaluation.miniature,
+        f"parts of the data of {', '.join(partial)}": bool(partial),
+        f"{evaluation.benchmark.name}, whose rows have no modality": not any(row.modality for row in rows.values()),
+    }
+    for got in (words for words, holds in why.items() if holds):
+        raise InputError(
+            "--leaderboard", expected="an evaluation that writes leaderboard.json", got=got, remedy="leave it out"
+        )
 
 
 def check_some_data(evaluation: "Evaluation", tasks: Sequence[str]) -> None:
-    """Refuse to open a model where the data of no task are there; a task whose data miss beside others fails alone."""
-    benchmark = evaluation.benchmark
-    errors = [evaluation.missing(benchmark.tasks[name]) for name in tasks]
-    missing = [error for error in errors if error is not None]
-    if len(missing) < len(errors):
+    """Refuse to open a model where the data of no task are there; a task whose data miss beside others fails alone.
+
+    Raises:
+        InputError: names the command that makes them all.
+    """
+    rows = [evaluation.benchmark.tasks[name] for name in tasks]
+    missing = [error for error in map(evaluation.missing, rows) if error is not None]
+    if len(missing) < len(rows):
         return
     if len(missing) == 1:
         raise missing[0]
-    remedies = dict.fromkeys(error.remedy for error in missing)
-    if list(tasks) == list(benchmark.tasks) and (SOURCES / f"{benchmark.name}.yaml").exists():
-        remedies = {f"run python data_prep/prepare.py {benchmark.name} --data-root {evaluation.data_root}": None}
+    lines = preparing([row.data for row in rows], evaluation.data_root)
     raise InputError(
-        evaluation.data_root, expected="the data of some of the tasks", got=f"none of {len(errors)}",
-        remedy="\n  ".join(remedies),
+        evaluation.data_root, expected="the data of some of the tasks", got=f"none of {len(rows)}",
+        remedy="\n  ".join(["run", *lines]),
     )  # fmt: skip

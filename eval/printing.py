@@ -40,16 +40,25 @@ def show_failures(scores: Mapping[str, Any]) -> None:
 def explain(
     evaluation: "Evaluation", tasks: Sequence[str], cache: "EmbeddingCache | None", parts: Mapping[str, str]
 ) -> int:
-    """Print what of each task is cached, and why the rest is not; nothing is embedded."""
+    """Print what of each task is cached, and why the rest is not; nothing is embedded.
+
+    Returns:
+        0, or 1 where a task's data cannot be read; the others are explained.
+    """
     from mmembed.evaluation.misses import explain_task, misses_table
 
     if cache is None:
         raise InputError("--why-not-cached", expected="a cache", got="--cache-gb 0", remedy="give it room")
     space = cache.space(parts)
     others = [other for other in cache.spaces() if other.name != space.name]
-    found = {}
+    found, failed = {}, {}
     for name in tasks:
         task = evaluation.benchmark.tasks[name]
-        found[name] = explain_task(task, evaluation.read(task), space, others)
+        try:
+            found[name] = explain_task(task, evaluation.read(task), space, others)
+        except InputError as error:
+            failed[name] = error
     console().print(misses_table(found))
-    return 0
+    for name, error in failed.items():
+        print(f"failed: {name}: {error}", file=sys.stderr)
+    return 1 if failed else 0

@@ -32,6 +32,7 @@ EXAMPLE = """examples:
   python eval/run.py --model runs/demo/final --benchmark demo --output runs/demo/eval
   python eval/run.py --model runs/demo/final --benchmark demo --quick --output runs/demo/quick
   python eval/run.py --model DIR --benchmark mmeb_v2 --modality video --output DIR
+  python eval/run.py --model DIR --benchmark mmeb_v2 --miniature --output DIR
   torchrun --nproc-per-node 8 eval/run.py --model DIR --benchmark NAME --output DIR"""
 
 
@@ -58,6 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     model = parser.add_argument_group("how the model embeds")
     model.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as the model was saved")
     model.add_argument("--max-pixels", type=int, metavar="N", help="most pixels of a picture")
+    model.add_argument("--num-crops", type=int, metavar="N", help="most crops of a picture, of Phi-3.5-V alone")
     model.add_argument("--batch-tokens", type=int, metavar="N", help="of a batch (default: 16384, on a CPU 2048)")
     cache = parser.add_argument_group("what is embedded already")
     default = Path(os.environ.get("MMEMBED_CACHE") or "~/.cache/mmembed").expanduser()
@@ -74,15 +76,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        return run(options, *choices.chosen(find_benchmark(options.benchmark), options))
+        return run(options, find_benchmark(options.benchmark))
     except InputError as error:
         if is_first_process():
             print(error, file=sys.stderr)
         return 2
 
 
-def run(options: argparse.Namespace, benchmark: Benchmark, tasks: Sequence[str]) -> int:
-    """Do what the options say, on every process; the first one reports."""
+def run(options: argparse.Namespace, benchmark: Benchmark) -> int:
+    """Do what the options say of a benchmark, on every process; the first one reports."""
+    worded, tasks = choices.chosen(benchmark, options)
+    if options.miniature and options.expected:
+        raise InputError("--expected", expected="real data", got="--miniature", remedy="leave one of the two out")
     # torch and its friends take seconds: not for --help, not for a wrong name
     from mmembed.evaluation.about import about
     from mmembed.evaluation.crew import Crew, check_one_model
@@ -97,11 +102,18 @@ def run(options: argparse.Namespace, benchmark: Benchmark, tasks: Sequence[str])
 
     expected = find_entry(EXPECTED, benchmark, options.expected) if options.expected else None
     metadata = read_metadata(options.leaderboard) if options.leaderboard else None
+    data_root = options.data_root / "miniature" if options.miniature else options.data_root
     evaluation = Evaluation(
-        benchmark, options.data_root, options.output, options.model,
+        worded, data_root, options.output, options.model,
         sample=None if options.quick is None else Sample(options.quick),
-        remedy=partial(choices.how_to_prepare, data_root=options.data_root),
+        remedy=partial(choices.how_to_prepare, data_root=data_root),
+        why_partial=None if options.miniature else partial(choices.why_partial, data_root=data_root),
+        miniature=options.miniature,
     )  # fmt: skip
+    if options.leaderboard:
+        choices.check_leaderboard(evaluation, tasks)
+    if options.miniature:
+        choices.draw_miniatures(benchmark, tasks, data_root)
     choices.check_some_data(evaluation, tasks)
     cache = EmbeddingCache(options.cache, max_bytes=round(options.cache_gb * 1e9)) if options.cache_gb else None
     with joined("auto") as processes:
@@ -120,9 +132,7 @@ def run(options: argparse.Namespace, benchmark: Benchmark, tasks: Sequence[str])
                 crew.serve()
                 return 0
             scores = evaluate_benchmark(evaluation, crew, tasks)
-    report = write_report(
-        options.output, benchmark, data_root=options.data_root, media=evaluation.media, expected=expected
-    )
+    report = write_report(options.output, benchmark, data_root=data_root, media=evaluation.media, expected=expected)
     board = write_leaderboard(options.output, benchmark, metadata)
     show(scores, benchmark, expected)
     print(*(path for path in (report, board) if path), sep="\n")
@@ -134,7 +144,7 @@ def open_model(options: argparse.Namespace) -> "Embedder":
     """The model that the options name, embedding as they say."""
     from mmembed import Embedder
 
-    chosen = {"dtype": options.dtype, "max_pixels": options.max_pixels}
+    chosen = {"dtype": options.dtype, "max_pixels": options.max_pixels, "num_crops": options.num_crops}
     overrides = {name: value for name, value in chosen.items() if value is not None}
     return Embedder.from_pretrained(options.model, adapter=options.adapter, profile=options.profile, **overrides)
 

@@ -59,7 +59,7 @@ def verify(options: argparse.Namespace, passed_on: Sequence[str]) -> int:
     scores = read_scores(options.output, benchmark)
     compared = compare(scores, expected, benchmark, force=options.force)
     means = compare_means(compared, expected, benchmark)
-    console().print(comparison_table(list(compared.values()), expected, benchmark, means=means))
+    console().print(comparison_table(scores, list(compared.values()), expected, benchmark, means=means))
     verdicts = [comparison.verdict for comparison in (*compared.values(), *means)]
     as_expected = "ok" in verdicts and set(verdicts) <= {"ok", "differs"}
     return 0 if as_expected and not scores["failed"] else 1

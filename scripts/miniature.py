@@ -98,11 +98,12 @@ def prepare_data(recipe: Recipe, whole: Recipe, data_root: Path) -> None:
     from data_prep.demo import Sizes, make_demo
     from data_prep.miniatures.draw import prepare_miniature
 
-    tables = sets_of(recipe)
-    if any(name.startswith(f"{DEMO}/") for name in tables):
-        make_demo(data_root / DEMO, 0, Sizes(singles=100, pairs=200, clips=24, pages=24, tests=6))
-    for name in (name for name in tables if not name.startswith(f"{DEMO}/")):
-        prepare_miniature(name, data_root)
+    # whole sources: their sets share archives
+    for source in dict.fromkeys(name.partition("/")[0] for name in sets_of(recipe)):
+        if source == DEMO:
+            make_demo(data_root / DEMO, 0, Sizes(singles=100, pairs=200, clips=24, pages=24, tests=6))
+        else:
+            prepare_miniature(source, data_root)
     backbone: Any = whole.embedder.backbone
     if backbone.scratch is None and not checkpoint_of(whole, data_root).is_dir():
         embedder = replace(whole.embedder, backbone=small_backbone(backbone), lora=None)

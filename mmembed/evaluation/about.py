@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mmembed import __version__
 from mmembed.models.embedder import Embedder
 from mmembed.settings import dump_settings
@@ -25,10 +27,17 @@ def about(model: Embedder, parts: Mapping[str, str], *, processes: int = 1) -> d
     return {
         "versions": versions(parts),
         "settings": dump_settings(model.settings),
-        "device": str(model.device),
+        "device": device_words(model.device),
         "processes": processes,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def device_words(device: torch.device) -> str:
+    """A device in words; a GPU with its name and the version of CUDA, e.g. ``cuda:0, NVIDIA H100, CUDA 12.8``."""
+    if device.type != "cuda":
+        return str(device)
+    return f"{device}, {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
 
 
 def versions(parts: Mapping[str, str]) -> dict[str, str | None]:

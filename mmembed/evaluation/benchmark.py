@@ -1,15 +1,16 @@
 """Benchmark: named tasks, each a row of YAML that says what is ranked and how it is scored."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mmembed.errors import InputError, nearest
+from mmembed.evaluation.include import read_including
 from mmembed.evaluation.metrics import metric_and_k
 from mmembed.items import pieces_of
-from mmembed.settings import check_named, load_yaml, read_settings
+from mmembed.settings import read_settings
 
 Candidates = Literal["shared", "local"]
 Ties = Literal["index", "pessimistic"]
@@ -125,6 +126,11 @@ class Task:
             raise InputError(
                 "category", expected="a modality beside it", got=f"'{self.category}' alone", remedy="write modality:"
             )
+        for version in self.wordings:
+            if not isinstance(version, str):
+                raise InputError(
+                    "wordings", expected="versions as text", got=repr(version), remedy=f'write "{version}" in quotes'
+                )
         if self.prompts in self.wordings:
             got = f"'{self.prompts}', which is the row's own"
             raise InputError("wordings", expected="other versions than prompts", got=got, remedy="rename one of them")
@@ -154,24 +160,39 @@ class Benchmark:
     tasks: dict[str, Task]
     """The rows."""
 
+    def __post_init__(self) -> None:
+        parts: dict[tuple[str, str], str] = {}
+        leaderboard: dict[tuple[str, str], str] = {}
+        for task in self.tasks.values():
+            for part in ((task.modality, ""), (task.modality, task.category)):
+                if part[0]:
+                    parts.setdefault(part, task.name)
+            shown = (task.modality, task.published_as or task.name)
+            if shown in leaderboard:
+                raise InputError(
+                    f"tasks.{task.name}.published_as", expected="a name of its own",
+                    got=f"'{shown[1]}', as {leaderboard[shown]}", remedy="publish one of the two under another name",
+                )  # fmt: skip
+            leaderboard[shown] = task.name
+        names = {OVERALL}
+        for (modality, category), task_name in parts.items():
+            name = category or modality
+            if name in names:
+                raise InputError(
+                    f"tasks.{task_name}", expected="names of its own for modalities and categories",
+                    got=f"'{name}' twice", remedy="rename one of the two",
+                )  # fmt: skip
+            names.add(name)
+
     @property
     def parts(self) -> dict[str, tuple[str, ...]]:
-        """What means are taken over: each modality and its categories, then all; names of their tasks.
-
-        Raises:
-            InputError: a category whose name another part has.
-        """
+        """What means are taken over: each modality and its categories, then all; names of their tasks."""
         found: dict[str, tuple[str, ...]] = {}
         for modality in dict.fromkeys(task.modality for task in self.tasks.values() if task.modality):
             own = [task for task in self.tasks.values() if task.modality == modality]
-            groups = {name: [task for task in own if task.category == name] for name in (task.category for task in own)}
-            for name, tasks in {modality: own, **{key: group for key, group in groups.items() if key}}.items():
-                if name in (*found, OVERALL):
-                    raise InputError(
-                        f"{self.name}: {tasks[0].name}", expected="names of its own for modalities and categories",
-                        got=f"'{name}' twice", remedy="rename one of the two",
-                    )  # fmt: skip
-                found[name] = tuple(task.name for task in tasks)
+            found[modality] = tuple(task.name for task in own)
+            for category in dict.fromkeys(task.category for task in own if task.category):
+                found[category] = tuple(task.name for task in own if task.category == category)
         return found | {OVERALL: tuple(self.tasks)}
 
     def only(self, names: Sequence[str]) -> "Benchmark":
@@ -204,7 +225,7 @@ class Benchmark:
         known = {name for task in self.tasks.values() for name in (task.prompts, *task.wordings)}
         if version not in known:
             raise InputError(
-                "prompts", expected=f"a version of the prompts of {self.name}", got=f"'{version}'",
+                "prompts", expected="a version of the prompts that one of the tasks has", got=f"'{version}'",
                 remedy=nearest(version, known),
             )  # fmt: skip
         return Benchmark(self.name, {name: task.worded(version) for name, task in self.tasks.items()})
@@ -243,36 +264,15 @@ def read_benchmark(path: Path | str) -> Benchmark:
         InputError: broken YAML, a repeated key or task, an unknown field (the nearest one is named) or an unusable
             value: file, task and field.
     """
-    content = load_yaml(path)
     tasks: dict[str, Task] = {}
-    for name in included(path, content):
-        _add(tasks, read_benchmark(Path(path).with_name(f"{name}.yaml")).tasks, path)
-    rows = {key: value for key, value in content.items() if key != "include"} if tasks else content
-    own = check_named(path, rows, "tasks", "task")
-    _add(tasks, {name: read_settings(Task, row, where=f"{path}: tasks.{name}") for name, row in own.items()}, path)
-    return Benchmark(Path(path).stem, tasks)
-
-
-def included(path: Path | str, content: Any) -> list[str]:
-    """Names of the files beside it that a YAML file takes in by ``include``.
-
-    Raises:
-        InputError: something else than a list of other names.
-    """
-    names = content.get("include", []) if isinstance(content, Mapping) else []
-    wrong = not isinstance(names, list) or not all(isinstance(name, str) and name != Path(path).stem for name in names)
-    if wrong or ("include" in content and not names):
-        raise InputError(
-            f"{path}: include", expected="a list of names of other files beside it", got=repr(names),
-            remedy="write [mmeb], without .yaml",
-        )  # fmt: skip
-    return names
-
-
-def _add(tasks: dict[str, Task], more: Mapping[str, Task], path: Path | str) -> None:
-    if again := sorted(tasks.keys() & more.keys()):
-        raise InputError(
-            f"{path}: tasks.{again[0]}", expected="each task once", got="the task of an included file again",
-            remedy="rename it, or leave it out",
-        )  # fmt: skip
-    tasks.update(more)
+    for file, rows in read_including(path, "tasks", "task"):
+        if again := sorted(tasks.keys() & rows.keys()):
+            raise InputError(
+                f"{file}: tasks.{again[0]}", expected="each task once", got="the task of an included file again",
+                remedy="rename it, or leave it out",
+            )  # fmt: skip
+        tasks |= {name: read_settings(Task, row, where=f"{file}: tasks.{name}") for name, row in rows.items()}
+    try:
+        return Benchmark(Path(path).stem, tasks)
+    except InputError as error:
+        raise error.within(path) from None

@@ -19,7 +19,7 @@ from mmembed.evaluation.published_fault import permuted_grades
 from mmembed.evaluation.rankings import read_rankings
 from mmembed.evaluation.scores import percent, read_scores
 from mmembed.evaluation.statistics import Paired, paired
-from mmembed.evaluation.tables import signed
+from mmembed.evaluation.words import signed
 
 NUM_FIELDS = 3
 """Fields that differ, named in a message."""

@@ -8,6 +8,7 @@ from mmembed.evaluation.metrics import metric_and_k
 from mmembed.evaluation.rankings import Ranking
 from mmembed.evaluation.retrieval_set import RetrievalSet
 from mmembed.evaluation.thumbnails import Shown, Thumbnails
+from mmembed.evaluation.vectors import instruction_of
 from mmembed.items import Item, source_fingerprint
 
 
@@ -67,10 +68,9 @@ class ContactSheet:
         query = self.retrieval_set.queries[ranking.query_id]
         shown = min(self.num_targets, len(ranking.targets))
         found = [self._found(ranking, place) for place in range(shown)]
-        given = self.task.query_instruction
         return Example(
             ranking.query_id,
-            (query.instruction if given is None else given) or "",
+            instruction_of(self.task, "query", query) or "",
             self.retrieval_set.groups.get(ranking.query_id, {}),
             self.thumbnails.show(query),
             found,

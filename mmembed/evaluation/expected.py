@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmembed.errors import InputError, nearest
-from mmembed.evaluation.benchmark import Benchmark, included
+from mmembed.evaluation.benchmark import Benchmark, Task
+from mmembed.evaluation.include import read_including
 from mmembed.evaluation.metrics import metric_and_k
 from mmembed.evaluation.scores import quick_words
-from mmembed.settings import check_named, load_yaml, read_settings
+from mmembed.settings import read_settings
 
 Verdict = Literal["ok", "above", "below", "missing", "other metric", "other protocol", "differs"]
 
@@ -41,7 +42,7 @@ class ExpectedScore:
     protocol_id: str | None = None
     """The protocol it was measured under; under another one it is not compared. Null compares in any case."""
     prompts: str | None = None
-    """The version of the prompts it was measured under; under another one it is not compared."""
+    """The version of the prompts it was measured under, one that the row has; under another one it is not compared."""
     differs: str | None = None
     """What else was measured than the benchmark's row says, e.g. older data; it is shown, and not compared."""
 
@@ -93,7 +94,8 @@ class Comparison:
         published: the expected score.
         tolerance: how far the two may be apart.
         verdict: ``ok`` within the tolerance, ``above`` or ``below`` beyond it, ``missing`` without a score of ours;
-            what has another metric or protocol is not compared, nor what ``differs`` as its entry says.
+            what has another metric or protocol is not compared, nor what ``differs`` as its entry says, which is also
+            said of a version of the prompts that is not the row's own.
         why: why it was not compared; empty where it was.
         protocol: id of the protocol of our score; empty where there is none.
     """
@@ -133,7 +135,7 @@ def find_entry(folder: Path, benchmark: Benchmark, name: str | None = None) -> E
 
     Raises:
         InputError: a file that is not there or cannot be read, an entry it lacks, several without a name, or a score
-            of a task that the benchmark lacks.
+            of a task or of a version of its prompts that the benchmark lacks.
     """
     path = folder / f"{benchmark.name}.yaml"
     entries = read_expected(path)
@@ -143,6 +145,10 @@ def find_entry(folder: Path, benchmark: Benchmark, name: str | None = None) -> E
     if name not in entries:
         raise InputError(path, expected="an entry of the file", got=f"'{name}'", remedy=nearest(name, entries))
     _check_known(entries[name].scores, benchmark.tasks, f"{path}: entries.{name}.scores", f"a task of {benchmark.name}")
+    for key, score in entries[name].scores.items():
+        if score.prompts is not None:
+            task, where = benchmark.tasks[key], f"{path}: entries.{name}.scores.{key}.prompts"
+            _check_known([score.prompts], [task.prompts, *task.wordings], where, f"a version of the prompts of {key}")
     where = f"{path}: entries.{name}.mean_tolerances"
     _check_known(entries[name].mean_tolerances, benchmark.parts, where, f"a mean of {benchmark.name}")
     return entries[name]
@@ -151,23 +157,27 @@ def find_entry(folder: Path, benchmark: Benchmark, name: str | None = None) -> E
 def compare(
     scores: Mapping[str, Any], expected: Expected, benchmark: Benchmark, *, force: bool = False
 ) -> dict[str, Comparison]:
-    """Every expected score beside ours, by task.
+    """Every expected score of the chosen tasks beside ours, by task.
 
     Args:
         scores: the content of ``scores.json``.
         expected: the entry.
-        benchmark: gives the metric where the entry names none.
-        force: compare across protocols too, quick evaluations and what differs; never across metrics.
+        benchmark: gives the metric where the entry names none; its rows have the prompts of the file.
+        force: compare across protocols too, quick evaluations, parts of the data and what differs; never across
+            metrics, and never a miniature.
     """
+    chosen = scores["protocol"]["chosen"]
     return {
-        name: _compare(name, published, published.metric or benchmark.tasks[name].metric, scores, expected, force)
+        name: _compare(benchmark.tasks[name], published, scores, expected, force)
         for name, published in expected.scores.items()
+        if chosen is None or name in chosen
     }
 
 
 def _compare(
-    name: str, published: ExpectedScore, metric: str, scores: Mapping[str, Any], expected: Expected, force: bool
+    task: Task, published: ExpectedScore, scores: Mapping[str, Any], expected: Expected, force: bool
 ) -> Comparison:
+    name, metric = task.name, published.metric or task.metric
     tolerance = expected.tolerance if published.tolerance is None else published.tolerance
     row = scores["tasks"].get(name)
 
@@ -179,16 +189,23 @@ def _compare(
         return judged("missing", scores["failed"].get(name, "not evaluated"))
     if row["metric"] != metric:
         return judged("other metric", f"ours is {row['metric']}")
-    if not force and quick_words(scores) is not None:
-        return judged("other protocol", f"ours is {quick_words(scores)}")
-    if not force and published.protocol_id not in (None, row["protocol_id"]):
+    if scores["protocol"]["miniature"]:
+        return judged("other protocol", "ours is a miniature")
+    if force:
+        return judged(verdict_of(row["score"], published.score, tolerance), ours=row["score"])
+    if (quick := quick_words(scores)) is not None:
+        return judged("other protocol", f"ours is {quick}")
+    if row["part"] is not None:
+        return judged("other protocol", f"ours is on a part of its data: {row['part']}")
+    if published.protocol_id not in (None, row["protocol_id"]):
         return judged("other protocol", f"ours is {row['protocol_id']}, expected under {published.protocol_id}")
-    if not force and published.differs is not None:
+    if published.differs is not None:
         return judged("differs", published.differs)
-    if not force and published.prompts is not None:
-        prompts = scores["protocol"]["tasks"][name]["prompts"]
-        if prompts != published.prompts:
-            return judged("differs", f"ours has prompts {prompts}, published under {published.prompts}")
+    prompts = scores["protocol"]["tasks"][name]["prompts"]
+    if published.prompts not in (None, prompts):
+        # the entry says so only of the row's own prompts; others were chosen
+        verdict: Verdict = "other protocol" if published.prompts == task.prompts else "differs"
+        return judged(verdict, f"ours has prompts {prompts}, published under {published.prompts}")
     return judged(verdict_of(row["score"], published.score, tolerance), ours=row["score"])
 
 
@@ -202,15 +219,10 @@ def verdict_of(ours: float, published: float, tolerance: float) -> Verdict:
 
 def _entries(path: Path | str) -> dict[str, dict[str, Any]]:
     """The fields of each entry, those of included files first."""
-    content = load_yaml(path)
     found: dict[str, dict[str, Any]] = {}
-    names = included(path, content)
-    for name in names:
-        for entry, fields in _entries(Path(path).with_name(f"{name}.yaml")).items():
-            found[entry] = _both(found.get(entry, {}), fields, f"{path}: entries.{entry}")
-    rows = {key: value for key, value in content.items() if key != "include"} if names else content
-    for entry, fields in check_named(path, rows, "entries", "entry").items():
-        found[entry] = _both(found.get(entry, {}), fields, f"{path}: entries.{entry}")
+    for file, entries in read_including(path, "entries", "entry"):
+        for entry, fields in entries.items():
+            found[entry] = _both(found.get(entry, {}), fields, f"{file}: entries.{entry}")
     return found
 
 

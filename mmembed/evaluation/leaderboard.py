@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmembed.evaluation.benchmark import Benchmark, Task
-from mmembed.evaluation.scores import read_scores
+from mmembed.evaluation.scores import read_scores, what_is_less
 from mmembed.files import write_json
 from mmembed.settings import load_yaml, read_settings
 
@@ -79,17 +79,22 @@ def leaderboard(
     return {"metadata": shown, "metrics": metrics}
 
 
+def has_leaderboard(benchmark: Benchmark) -> bool:
+    """Whether the published schema has a place for some row."""
+    return any(task.modality for task in benchmark.tasks.values())
+
+
 def write_leaderboard(output: Path, benchmark: Benchmark, metadata: Metadata | None = None) -> Path | None:
     """Write ``leaderboard.json`` beside the ``scores.json`` of an evaluation, and return its path.
 
-    None where there is nothing to write: no row has a modality, or only a sample was scored. A file of an earlier
-    evaluation is then removed.
+    None where there is nothing to write: no row has a modality, or what was scored is less than the data of a task. A
+    file of an earlier evaluation is then removed.
 
     Raises:
         InputError: scores that are not there, or of another benchmark.
     """
     scores, path = read_scores(output, benchmark), output / "leaderboard.json"
-    if scores["protocol"]["quick"] is not None or not any(task.modality for task in benchmark.tasks.values()):
+    if what_is_less(scores) or not has_leaderboard(benchmark):
         path.unlink(missing_ok=True)
         return None
     write_json(path, leaderboard(scores, benchmark, metadata))

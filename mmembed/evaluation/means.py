@@ -6,7 +6,7 @@ from typing import Any
 
 from mmembed.evaluation.benchmark import OVERALL, Benchmark
 from mmembed.evaluation.expected import Comparison, Expected, compare, verdict_of
-from mmembed.evaluation.scores import Overall, overall
+from mmembed.evaluation.scores import Kind, Mean, counted, kind_of, mean_of
 
 
 @dataclass(frozen=True)
@@ -23,24 +23,31 @@ class PartMean:
 
     name: str
     is_category: bool
-    ours: Overall
+    ours: Mean
     published: float | None = None
     comparison: Comparison | None = None
 
 
-def means(scores: Mapping[str, float], benchmark: Benchmark) -> dict[str, Overall]:
+def means(scores: Mapping[str, float], benchmark: Benchmark, kind: Kind = "") -> dict[str, Mean]:
     """The mean over each part of a benchmark, given only where every task of the part has a score.
 
     Args:
         scores: fractions by the name of the task.
         benchmark: the parts, see :attr:`Benchmark.parts`.
+        kind: what was scored instead of the benchmark.
     """
-    return {name: overall(scores, benchmark.only(tasks)) for name, tasks in benchmark.parts.items()}
+    return {name: mean_of(scores, benchmark.only(tasks), kind) for name, tasks in benchmark.parts.items()}
 
 
-def means_row(found: Mapping[str, Overall]) -> dict[str, dict[str, Any]]:
-    """Means as ``scores.json`` has them."""
-    return {name: {"mean": mean.mean, "tasks": mean.evaluated, "of": mean.total} for name, mean in found.items()}
+def means_row(scores: Mapping[str, Any], benchmark: Benchmark) -> dict[str, dict[str, Any]]:
+    """The means of an evaluation as ``scores.json`` has them, of its other content."""
+    found = our_means(scores, benchmark)
+    return {name: {"mean": mean.mean, "tasks": mean.counted, "of": mean.total} for name, mean in found.items()}
+
+
+def our_means(scores: Mapping[str, Any], benchmark: Benchmark) -> dict[str, Mean]:
+    """:func:`means` of the content of ``scores.json``."""
+    return means(counted(scores), benchmark, kind_of(scores))
 
 
 def part_means(scores: Mapping[str, Any], benchmark: Benchmark, expected: Expected | None = None) -> list[PartMean]:
@@ -51,8 +58,8 @@ def part_means(scores: Mapping[str, Any], benchmark: Benchmark, expected: Expect
         benchmark: the rows.
         expected: the entry.
     """
-    ours = means({name: row["score"] for name, row in scores["tasks"].items()}, benchmark)
-    theirs: Mapping[str, Overall] = {}
+    ours = our_means(scores, benchmark)
+    theirs: Mapping[str, Mean] = {}
     compared: dict[str, Comparison] = {}
     if expected is not None:
         theirs = means({name: score.score for name, score in expected.scores.items()}, benchmark)

@@ -17,7 +17,7 @@ from mmembed.models.settings import Side
 
 CACHED = "cached"
 NEW = "never embedded, removed since, or its content has changed"
-OTHER_WORDS = "the same content was embedded with another instruction or side"
+OTHER_WORDS = "the same content was embedded with another instruction, layout or side"
 
 
 def explain_task(

@@ -33,11 +33,14 @@ def protocol_of(task: Task, retrieval_set: RetrievalSet, sample: Sample | None =
         sample: the part of the data that they are; None is all.
     """
     fields = {name: getattr(task, name) for name in OF_TASK}
+    # the fault permutes grades: where all of a query are equal, it changes nothing
+    faulty = task.ndcg_fault_seed is not None and any(len({*g.values()}) > 1 for g in retrieval_set.relevance.values())
     found = {
         "revision": retrieval_set.fingerprint(),
         "groups": None if task.macro is None else _named(retrieval_set.groups),
         # the fault depends on the order of labels and on the Python that hashes them
-        "labels": None if task.ndcg_fault_seed is None else _labels(retrieval_set),
+        "labels": _labels(retrieval_set) if faulty else None,
+        "ndcg_fault_seed": task.ndcg_fault_seed if faulty else None,
         "sample": None if sample is None else vars(sample),
     }
     return fields | {"ks": list(task.ks)} | found | {"version": VERSION}

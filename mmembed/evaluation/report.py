@@ -4,7 +4,7 @@ It is made from the files of an evaluation, so that it can be made again without
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,24 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mmembed.evaluation.benchmark import Benchmark
 from mmembed.evaluation.contact_sheets import ContactSheet, Example, is_hit, spread
 from mmembed.evaluation.expected import Comparison, Expected, compare
+from mmembed.evaluation.markdown import markdown
 from mmembed.evaluation.means import part_means
 from mmembed.evaluation.metrics import metric_and_k
 from mmembed.evaluation.rankings import Ranking, read_rankings
 from mmembed.evaluation.retrieval_set import read_retrieval_set
-from mmembed.evaluation.scores import our_overall, percent, quick_words, read_scores
-from mmembed.evaluation.tables import SIGNS, markdown, marks, mean_cells, plain, signed
+from mmembed.evaluation.scores import our_mean, percent, read_scores, what_is_less
 from mmembed.evaluation.thumbnails import Thumbnails
+from mmembed.evaluation.words import (
+    SIGNS,
+    marks,
+    mean_cells,
+    mean_columns,
+    protocol_words,
+    signed,
+    task_name,
+    title,
+    within,
+)
 from mmembed.files import write_text
 from mmembed.media.settings import MediaSettings
 
@@ -35,6 +46,7 @@ class Section:
 
     Args:
         name: the task.
+        shown: what tables call it.
         row: its row of ``scores.json``.
         protocol: its protocol there.
         marks: what it reaches of what it must.
@@ -47,6 +59,7 @@ class Section:
     """
 
     name: str
+    shown: str
     row: Mapping[str, Any]
     protocol: Mapping[str, Any]
     marks: Mapping[str, bool]
@@ -100,7 +113,9 @@ def write_report(
     thumbnails = Thumbnails(media or MediaSettings())
     sections = []
     for name in scores["tasks"]:
-        task = benchmark.tasks[name]
+        # its prompts are those that were in force, which may not be the file's
+        asked = scores["protocol"]["tasks"][name]["query_instruction"]
+        task = replace(benchmark.tasks[name], query_instruction=asked)
         sheet = ContactSheet(task, read_retrieval_set(data_root / task.data), thumbnails, num_targets)
         rankings = read_rankings(output / "rankings" / f"{name}.jsonl")
         sections.append(_section(sheet, rankings, scores, compared.get(name), num_examples))
@@ -110,9 +125,11 @@ def write_report(
         scores=scores,
         protocol=scores["protocol"],
         sections=sections,
-        overall=our_overall(scores, benchmark),
+        title=title(scores),
+        mean=our_mean(scores, benchmark),
         parts=part_means(scores, benchmark, expected),
-        quick=quick_words(scores),
+        mean_columns=mean_columns(expected),
+        what_is_less=what_is_less(scores),
         expected=expected,
         compared=compared,
         groups=_groups(sections),
@@ -136,6 +153,7 @@ def _section(
     misses = [ranking for ranking in rankings if not is_hit(ranking, task)]
     return Section(
         name=task.name,
+        shown=task_name(task.name, row),
         row=row,
         protocol=scores["protocol"]["tasks"][task.name],
         marks=marks(row, task.passing),
@@ -175,8 +193,9 @@ def _templates() -> Environment:
     environment.filters |= {
         "percent": percent,
         "signed": signed,
-        "plain": plain,
         "sign": SIGNS.__getitem__,
         "mean_cells": mean_cells,
+        "protocol_words": protocol_words,
+        "within": within,
     }
     return environment

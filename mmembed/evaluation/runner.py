@@ -15,12 +15,19 @@ from mmembed.errors import InputError, LostProcessError
 from mmembed.evaluation.benchmark import Benchmark, Task
 from mmembed.evaluation.crew import Crew
 from mmembed.evaluation.evaluate import TaskResult, evaluate_task
-from mmembed.evaluation.means import means, means_row
+from mmembed.evaluation.means import means_row
 from mmembed.evaluation.protocol import protocol_id, protocol_of
 from mmembed.evaluation.rankings import write_rankings
 from mmembed.evaluation.retrieval_set import RetrievalSet, Sample, read_retrieval_set
+from mmembed.evaluation.scores import counted
 from mmembed.files import whole_file, write_json
 from mmembed.media.settings import MediaSettings
+
+RESULTS = (
+    *("scores.json", "leaderboard.json", "report.html", "report.md"),
+    *("rankings/*.jsonl", "embeddings/*.safetensors"),
+)
+"""What an evaluation leaves in its folder, with what is made of it."""
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +46,8 @@ class Evaluation:
         media: how media of blinded items are decoded.
         about: what the scores say of how they came about, see :func:`mmembed.evaluation.about.about`.
         remedy: what to do for a task whose data are not there, in words.
+        why_partial: why the data that lie there for a task are not all of it, in words; None where they are.
+        miniature: whether the data are drawn ones, which stand for the benchmark's in a trial.
     """
 
     benchmark: Benchmark
@@ -50,6 +59,8 @@ class Evaluation:
     media: MediaSettings | None = None
     about: Mapping[str, Any] | None = None
     remedy: Callable[[Task], str] | None = None
+    why_partial: Callable[[Task], str | None] | None = None
+    miniature: bool = False
 
     def missing(self, task: Task) -> InputError | None:
         """What to say where the folder of a task's data is not there; None where it is."""
@@ -75,12 +86,16 @@ class Evaluation:
             )  # fmt: skip
         return found if self.sample is None else found.sample(self.sample)
 
+    def part(self, task: Task) -> str | None:
+        """Why the data of a task are not all of it, in words; None where they are, or nobody can tell."""
+        return None if self.why_partial is None else self.why_partial(task)
+
 
 def evaluate_benchmark(evaluation: Evaluation, crew: Crew, tasks: Sequence[str] | None = None) -> dict[str, Any]:
     """Evaluate the tasks of a benchmark one after the other; one that fails is named and the others go on.
 
     Writes ``scores.json`` (after each task, ``partial`` until all of the benchmark are there, whole),
-    ``rankings/TASK.jsonl`` and ``embeddings/TASK.safetensors`` under the output.
+    ``rankings/TASK.jsonl`` and ``embeddings/TASK.safetensors`` under the output. What an earlier run left there goes.
 
     Args:
         evaluation: what, and where to.
@@ -102,18 +117,22 @@ def evaluate_benchmark(evaluation: Evaluation, crew: Crew, tasks: Sequence[str] 
         "mmembed": __version__,
         "identity": evaluation.identity,
         "quick": None if sample is None else vars(sample),
+        "miniature": evaluation.miniature,
+        "chosen": None if chosen.tasks.keys() == benchmark.tasks.keys() else list(chosen.tasks),
         "tasks": {},
     }
     scores: dict[str, Any] = {
         "protocol": protocol,
         "tasks": {},
-        "means": means_row(means({}, benchmark)),
+        "means": {},
         "failed": {},
         "partial": True,
         "about": {**(evaluation.about or {}), "timings": {}},
     }
     started = time.perf_counter()
     # what an earlier run left must not be taken for scores of this one
+    _remove_results(evaluation.output)
+    scores["means"] = means_row(scores, benchmark)
     write_json(evaluation.output / "scores.json", scores)
     for name, task in chosen.tasks.items():
         try:
@@ -127,12 +146,18 @@ def evaluate_benchmark(evaluation: Evaluation, crew: Crew, tasks: Sequence[str] 
             # whatever a library raised: the other tasks do not depend on it, and nothing is hidden
             scores["failed"][name] = f"{type(error).__name__}: {error}"
             logger.exception("%s: failed", name)
-        ours = {name: row["score"] for name, row in scores["tasks"].items()}
-        scores["means"] = means_row(means(ours, benchmark))
+        scores["means"] = means_row(scores, benchmark)
         scores["about"]["seconds"] = round(time.perf_counter() - started, 3)
-        scores["partial"] = sample is not None or scores["tasks"].keys() != benchmark.tasks.keys()
+        scores["partial"] = counted(scores).keys() != benchmark.tasks.keys()
         write_json(evaluation.output / "scores.json", scores)
     return scores
+
+
+def _remove_results(output: Path) -> None:
+    """Remove what an evaluation leaves in its folder, and nothing else."""
+    for pattern in RESULTS:
+        for path in output.glob(pattern):
+            path.unlink()
 
 
 def _evaluate(task: Task, evaluation: Evaluation, crew: Crew, scores: dict[str, Any]) -> None:
@@ -145,7 +170,7 @@ def _evaluate(task: Task, evaluation: Evaluation, crew: Crew, scores: dict[str, 
     protocol = protocol_of(task, retrieval_set, evaluation.sample)
     name = protocol_id(protocol)
     scores["protocol"]["tasks"][task.name] = {"id": name} | asdict(task) | protocol
-    row = result.row() | {"protocol_id": name}
+    row = result.row() | {"part": evaluation.part(task), "protocol_id": name}
     scores["tasks"][task.name] = row
     timings |= result.seconds
     scores["about"]["timings"][task.name] = {part: round(seconds, 3) for part, seconds in timings.items()}

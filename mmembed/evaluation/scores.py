@@ -1,50 +1,90 @@
-"""``scores.json`` read back, and the mean that only a whole benchmark has."""
+"""``scores.json`` read back, the mean that only a whole benchmark has, and what makes one less than whole."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import Benchmark
 
+MINIATURE = "miniature: drawn data, which say nothing of a model; no score of the benchmark"
+
+Kind = Literal["", "quick", "miniature"]
+"""What was scored instead of the benchmark, if something else was."""
+
 
 @dataclass(frozen=True)
-class Overall:
-    """The mean over a benchmark, or how much of it is missing.
+class Mean:
+    """The mean over the tasks of a benchmark, or how much of it is missing.
 
     Args:
-        mean: mean of the tasks' scores, a fraction; None while one of them is missing.
-        evaluated: tasks that have a score.
+        mean: mean of the tasks' scores, a fraction; None while one of them is missing, and of a quick evaluation.
+        counted: tasks that have a score on all their data.
         total: tasks of the benchmark.
+        kind: what was scored instead of the benchmark.
     """
 
     mean: float | None
-    evaluated: int
+    counted: int
     total: int
+    kind: Kind = ""
 
     def __str__(self) -> str:
         if self.mean is None:
-            return f"partial ({self.evaluated} of {self.total})"
-        return f"mean of {self.total} task{'' if self.total == 1 else 's'} {percent(self.mean)}"
+            return "quick, no mean" if self.kind == "quick" else f"partial ({self.counted} of {self.total})"
+        what = f"task{'' if self.total == 1 else 's'}{' of a miniature' if self.kind == 'miniature' else ''}"
+        return f"mean of {self.total} {what} {percent(self.mean)}"
 
 
-def overall(scores: Mapping[str, float], benchmark: Benchmark) -> Overall:
+def mean_of(scores: Mapping[str, float], benchmark: Benchmark, kind: Kind = "") -> Mean:
     """The mean of a score for each task, given only where every task of the benchmark has one.
 
     Args:
         scores: fractions by the name of the task.
         benchmark: what would be whole.
+        kind: what was scored instead of the benchmark.
     """
     there = [scores[name] for name in benchmark.tasks if name in scores]
     whole = len(there) == len(benchmark.tasks)
-    return Overall(sum(there) / len(there) if whole else None, len(there), len(benchmark.tasks))
+    return Mean(sum(there) / len(there) if whole else None, len(there), len(benchmark.tasks), kind)
 
 
-def our_overall(scores: Mapping[str, Any], benchmark: Benchmark) -> Overall:
-    """:func:`overall` of the content of ``scores.json``."""
-    return overall({name: row["score"] for name, row in scores["tasks"].items()}, benchmark)
+def our_mean(scores: Mapping[str, Any], benchmark: Benchmark) -> Mean:
+    """:func:`mean_of` of the content of ``scores.json``."""
+    return mean_of(counted(scores), benchmark, kind_of(scores))
+
+
+def counted(scores: Mapping[str, Any]) -> dict[str, float]:
+    """The scores that means are taken over: of tasks scored on all their data, none of a quick evaluation."""
+    if scores["protocol"]["quick"] is not None:
+        return {}
+    return {name: row["score"] for name, row in scores["tasks"].items() if row["part"] is None}
+
+
+def kind_of(scores: Mapping[str, Any]) -> Kind:
+    """What the content of ``scores.json`` scores instead of the benchmark."""
+    if scores["protocol"]["quick"] is not None:
+        return "quick"
+    return "miniature" if scores["protocol"]["miniature"] else ""
+
+
+def what_is_less(scores: Mapping[str, Any]) -> list[str]:
+    """What makes an evaluation less than the benchmark's, in words: a sample, a miniature, parts of the data."""
+    found = [] if (quick := quick_words(scores)) is None else [quick]
+    if scores["protocol"]["miniature"]:
+        found.append(MINIATURE)
+    reasons: dict[str, list[str]] = {}
+    for name, row in scores["tasks"].items():
+        if row["part"] is not None:
+            reasons.setdefault(row["part"], []).append(name)
+    if reasons:
+        number = sum(map(len, reasons.values()))
+        tasks = "1 task on a part of its" if number == 1 else f"{number} tasks on parts of their"
+        named = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+        found.append(f"{tasks} data, which no mean counts: {named}")
+    return found
 
 
 def read_scores(output: Path, benchmark: Benchmark | None = None) -> dict[str, Any]:
@@ -68,7 +108,8 @@ def read_scores(output: Path, benchmark: Benchmark | None = None) -> dict[str, A
     except ValueError as error:
         raise InputError(path, expected="JSON", got=str(error), remedy="evaluate again") from error
     known = scores.keys() >= {"protocol", "tasks", "failed", "partial"}
-    if not known or any("protocol_id" not in row for row in scores["tasks"].values()):
+    known = known and scores["protocol"].keys() >= {"quick", "miniature", "chosen"}
+    if not known or not all(row.keys() >= {"protocol_id", "part"} for row in scores["tasks"].values()):
         raise InputError(
             path, expected="scores with protocol ids", got="those of another version", remedy="evaluate again"
         )

@@ -53,23 +53,29 @@ def embed_task(task: Task, retrieval_set: RetrievalSet, crew: Crew, media: Media
 def asked(task: Task, side: Side, items: Mapping[str, Item]) -> dict[str, Item]:
     """The items of a side under the row's prompts.
 
-    An instruction of None leaves their own, an empty one takes it away; a layout of None leaves their own.
+    An instruction of None leaves their own, an empty one takes it away. An item's own layout goes before the row's: it
+    says that the published prompt does not fit this item; without an instruction, it has no place for the row's.
 
     Raises:
         InputError: a layout that would lose something that an item has; task and item are named.
     """
-    instruction, layout = getattr(task, f"{side}_instruction"), getattr(task, f"{side}_layout")
-    changes: dict[str, str | None] = {} if instruction is None else {"instruction": instruction or None}
-    changes |= {} if layout is None else {"layout": layout}
-    if not changes:
-        return dict(items)
+    layout = getattr(task, f"{side}_layout")
     found = {}
     for name, item in items.items():
+        words = instruction_of(task, side, item)
         try:
-            found[name] = replace(item, **changes)  # type: ignore[arg-type]  # names of fields, with their types
+            found[name] = replace(item, instruction=words, layout=item.layout or layout)
         except InputError as error:
             raise error.within(f"{task.name}: {side} {name}") from None
     return found
+
+
+def instruction_of(task: Task, side: Side, item: Item) -> str | None:
+    """The instruction of an item under the row's prompts, see :func:`asked`."""
+    given: str | None = getattr(task, f"{side}_instruction")
+    if given is None or (item.layout is not None and item.instruction is None):
+        return item.instruction
+    return given or None
 
 
 def _embed(

@@ -5,7 +5,7 @@ words, which one fingerprint of everything could not.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmembed.errors import InputError
 from mmembed.files import fingerprint
 from mmembed.models.embedder import Embedder
 from mmembed.settings import dump_settings, flat_settings
@@ -24,7 +25,7 @@ LIBRARIES = (
     *("pillow", "av", "torchcodec", "decord", "pypdfium2"),
 )
 """Packages that turn files into vectors; another version of one may give other vectors."""
-CODE = ("items.py", "media", "models")
+CODE = ("items", "media", "models")
 """What of this package does; a version number does not change while one works on it."""
 # where the weights come from, how they were trained and how rows are laid out changes no vector; what was added to a
 # checkpoint is in its weights, config and tokenizer
@@ -93,6 +94,20 @@ def _version(library: str) -> str:
 
 @cache
 def _code() -> str:
-    root = Path(__file__).parents[1]
-    files = [path for name in CODE for path in sorted([root / name, *(root / name).rglob("*.py")]) if path.is_file()]
-    return fingerprint(*(part for path in files for part in (path.relative_to(root).as_posix(), path.read_bytes())))
+    return code_fingerprint(Path(__file__).parents[1], CODE)
+
+
+def code_fingerprint(root: Path, folders: Sequence[str]) -> str:
+    """Names the Python files below some folders of ``root`` by their paths and bytes.
+
+    Raises:
+        InputError: a folder without any, which was renamed: its code would no longer count.
+    """
+    parts: list[str | bytes] = []
+    for folder in folders:
+        files = sorted((root / folder).rglob("*.py"))
+        if not files:
+            raise InputError(root / folder, expected="Python files", got="none", remedy="name the folder as it is now")
+        for path in files:
+            parts += [path.relative_to(root).as_posix(), path.read_bytes()]
+    return fingerprint(*parts)

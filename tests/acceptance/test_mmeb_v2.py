@@ -1,4 +1,4 @@
-"""All 78 tasks of MMEB-V2, end to end: miniatures prepared as published data would be, a tiny model, one command."""
+"""All 78 tasks of MMEB-V2, end to end: drawn and prepared miniatures, a tiny model, one command."""
 
 import json
 import os
@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from data_prep.miniatures.draw import prepare_miniature
 from eval.run import main
 from mmembed.counters import counting
 from mmembed.evaluation.benchmark import read_benchmark
-from mmembed.evaluation.leaderboard import KS, METRICS
+from mmembed.evaluation.leaderboard import KS, METRICS, leaderboard
 from mmembed.evaluation.retrieval_set import read_retrieval_set
 from mmembed.media.settings import MediaSettings, UniformFrames
 from mmembed.models.settings import RawPrompt
@@ -33,9 +32,8 @@ pytestmark = pytest.mark.acceptance
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Prepared miniatures, and a model that embeds as VLM2Vec-V2 does, pictures and frames as small as they come."""
+    """A model that embeds as VLM2Vec-V2 does, pictures and frames as small as they come."""
     root = tmp_path_factory.mktemp("mmeb_v2")
-    prepare_miniature("mmeb_v2", root / "data")
     media = MediaSettings(alpha="drop", sampling=UniformFrames(8))
     settings = {"min_side": 28, "max_pixels": 3136, "resize": "pil", "positions": "sequential", "media": media}
     small_embedder("qwen2_vl", prompt=RawPrompt(), **settings).eval().save(root / "model")
@@ -47,11 +45,12 @@ def benchmark():
     return read_benchmark(ROOT / "eval/benchmarks/mmeb_v2.yaml")
 
 
-def arguments(place, output, *options, benchmark="mmeb_v2", data="data"):
-    given = {"model": place / "model", "data-root": place / data, "output": place / output, "cache": place / "cache"}
+def arguments(place, output, *options, benchmark="mmeb_v2", data=("--miniature", ".")):
+    *flag, root = data
+    given = {"model": place / "model", "data-root": place / root, "output": place / output, "cache": place / "cache"}
     return [
         *(word for name, path in given.items() for word in (f"--{name}", str(path))),
-        *("--benchmark", benchmark, *options),
+        *("--benchmark", benchmark, *flag, *options),
     ]
 
 
@@ -75,6 +74,7 @@ def test_all_78_tasks_make_a_complete_report(place, first, benchmark):
     assert list(scores["tasks"]) == list(benchmark.tasks)
     assert not scores["failed"]
     assert not scores["partial"]
+    assert scores["protocol"]["miniature"]
     assert {name: (mean["tasks"], mean["of"]) for name, mean in scores["means"].items()} == {
         name: (count, count) for name, count in PARTS.items()
     }
@@ -83,12 +83,14 @@ def test_all_78_tasks_make_a_complete_report(place, first, benchmark):
     assert work["tower_forwards"] > 0
     page = (place / "first/report.html").read_text()
     assert all(name in page for name in benchmark.tasks)
+    assert "mmeb_v2 (miniature)" in page
     assert {path.stem for path in (place / "first/rankings").iterdir()} == set(benchmark.tasks)
 
 
 def test_the_leaderboard_has_every_key_of_the_published_schema(place, first, benchmark):
-    board = json.loads((place / "first/leaderboard.json").read_text())
+    board = leaderboard(scores_of(place, "first"), benchmark)
 
+    assert not (place / "first/leaderboard.json").exists()  # a miniature has none to hand in
     assert {name: len(tasks) for name, tasks in board["metrics"].items()} == {"image": 36, "video": 18, "visdoc": 24}
     published = {f"{metric}@{k}" for metric in METRICS for k in KS} | {"num_pred", "num_data"}
     assert len(published) == 26
@@ -104,7 +106,7 @@ def test_scores_are_those_of_the_vectors_counted_by_hand(place, first, benchmark
     for name, task in benchmark.tasks.items():
         if task.metric != "hit@1":
             continue
-        data = read_retrieval_set(place / "data" / task.data)
+        data = read_retrieval_set(place / "miniature" / task.data)
         vectors = load_file(place / f"first/embeddings/{name}.safetensors")
         similarity = vectors["queries"] @ vectors["targets"].T
         targets = list(data.corpus)
@@ -156,28 +158,29 @@ def test_two_processes_with_uneven_shards_give_the_same_scores(place, first):
     assert len(keys) == len(set(keys))
 
 
-def test_a_task_without_its_frames_fails_alone(place, first, capsys):
-    data = read_retrieval_set(place / "data/mmeb_v2_video/EgoSchema")
+def test_a_task_without_its_frames_fails_alone_and_prepared_miniatures_count_in_no_mean(place, first, capsys):
+    data = read_retrieval_set(place / "miniature/mmeb_v2_video/EgoSchema")
     frames = Path(data.queries["q1"].media[0].source).resolve()
     away = frames.with_name("away")
     frames.rename(away)
     try:
-        code = main(arguments(place, "failed"))
+        code = main(arguments(place, "failed", data=("miniature",)))
     finally:
         away.rename(frames)
 
     said = capsys.readouterr()
     assert code == 1
-    assert "partial (77 of 78)" in said.out
+    assert "partial (0 of 78)" in said.out
+    assert "77 tasks on parts of their data, which no mean counts: " in " ".join(said.out.split())
     assert "failed: 1 of 78 tasks: EgoSchema" in said.err
     scores = scores_of(place, "failed")
     assert list(scores["failed"]) == ["EgoSchema"]
     assert frames.name in scores["failed"]["EgoSchema"]
     assert scores["partial"]
-    assert scores["means"]["overall"] == {"mean": None, "tasks": 77, "of": 78}
-    assert scores["means"]["image"]["mean"] is not None
-    assert scores["means"]["video"]["mean"] is None
-    board = json.loads((place / "failed/leaderboard.json").read_text())
+    assert {row["part"] for row in scores["tasks"].values()} == {"a miniature"}
+    assert scores["means"]["overall"] == {"mean": None, "tasks": 0, "of": 78}
+    assert not (place / "failed/leaderboard.json").exists()
+    board = leaderboard(scores, read_benchmark(ROOT / "eval/benchmarks/mmeb_v2.yaml"))
     assert board["metrics"]["video"]["EgoSchema"] == "FILE_N/A"
 
 
@@ -192,10 +195,8 @@ def test_the_older_prompts_are_those_of_the_pages_alone(place, first, benchmark)
 
 def test_what_is_evaluated_beside_the_78_tasks_runs_too(place):
     extra = read_benchmark(ROOT / "eval/benchmarks/mmeb_v2_extra.yaml")
-    for task in extra.tasks.values():
-        prepare_miniature(task.data, place / "extra")
 
-    assert main(arguments(place, "beside", benchmark="mmeb_v2_extra", data="extra")) == 0
+    assert main(arguments(place, "beside", benchmark="mmeb_v2_extra")) == 0
 
     scores = scores_of(place, "beside")
     assert set(scores["tasks"]) == set(extra.tasks)

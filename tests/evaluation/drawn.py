@@ -34,6 +34,7 @@ def row(score, *, metric="hit@1", spread=0.05, blinds=None, **given):
         "metrics": {metric: score},
         "groups": {},
         "macro": {},
+        "part": None,
         "protocol_id": PROTOCOL_ID,
         "queries": 200,
         "corpus": 1000,
@@ -42,7 +43,7 @@ def row(score, *, metric="hit@1", spread=0.05, blinds=None, **given):
     return fixed | given
 
 
-def scores(benchmark, tasks, *, failed=None, quick=None):
+def scores(benchmark, tasks, *, failed=None, quick=None, miniature=False, chosen=None):
     """The content of scores.json around the entries of its tasks, as it reads back."""
     protocols = {
         name: asdict(benchmark.tasks[name]) | {"id": entry["protocol_id"], "revision": "f00d" * 8}
@@ -50,7 +51,7 @@ def scores(benchmark, tasks, *, failed=None, quick=None):
     }
     protocol = {"benchmark": benchmark.name, "model": "runs/drawn/final", "mmembed": "0.1.0", "identity": "ab" * 16}
     content = {
-        "protocol": protocol | {"quick": quick, "tasks": protocols},
+        "protocol": protocol | {"quick": quick, "miniature": miniature, "chosen": chosen, "tasks": protocols},
         "tasks": tasks,
         "failed": failed or {},
         "partial": set(tasks) != set(benchmark.tasks),

@@ -65,8 +65,15 @@ def test_rows_become_tasks_in_the_order_of_the_file(tmp_path):
         ("tasks:", "rows:", r"expected one key, tasks: .* got rows"),
         ("questions: {", "questions: [{", r"YAML|expected"),
         ("ks: [1, 5]", 'query_layout: "{txt}"', r"captions: query_layout: layout: .* got '{txt}'; did you mean 'text'"),
+        ("ks: [1, 5]", "published_as: questions", r"tasks.questions.published_as: .* got 'questions', as captions"),
+        ("ks: [1, 5]", "modality: a, category: a".replace(", ", "\n    "), r"tasks.captions: .* got 'a' twice"),
         ("ks: [1, 5]", "category: QA", r"captions: category: expected a modality beside it, got 'QA' alone"),
         ("ks: [1, 5]", 'wordings: {"1": {}}', r"captions: wordings: expected other versions than prompts, got '1'"),
+        (
+            "ks: [1, 5]",
+            "wordings: {2025: {}}",
+            r'captions: wordings: expected versions as text, got 2025; write "2025"',
+        ),
         ("ks: [1, 5]", "wordings: {old: {instruction: x}}", r"wordings.*instruction.*query_instruction"),
         ("ks: [1, 5]", 'wordings: {old: {query_layout: "{text} {text}"}}', r"query_layout: .* got '{text}' twice"),
     ],
@@ -136,7 +143,9 @@ def test_another_version_of_the_prompts_takes_the_place_of_the_rows_and_back(tmp
     assert list(task.wordings) == ["new"]
     assert {name: old.tasks[name] for name in "bcd"} == {name: benchmark.tasks[name] for name in "bcd"}
     assert old.worded("new") == benchmark
-    with pytest.raises(InputError, match=r"prompts: expected a version of the prompts of toy, got 'odl'; .*'old'"):
+    with pytest.raises(
+        InputError, match=r"prompts: expected a version of the prompts that one of the tasks has, got 'odl'; .*'old'"
+    ):
         benchmark.worded("odl")
 
 
@@ -185,7 +194,8 @@ def test_a_file_takes_in_the_tasks_of_others_beside_it_first(tmp_path):
         ("[toy]", "a", r"more.yaml: tasks.a: expected each task once, got the task of an included file again"),
         ("toy", "e", r"more.yaml: include: expected a list of names .* got 'toy'; write \[mmeb\]"),
         ("[]", "e", r"more.yaml: include: expected a list of names"),
-        ("[more]", "e", r"more.yaml: include: expected a list of names"),
+        ("[3]", "e", r"more.yaml: include: expected a list of names"),
+        ("[more]", "e", r"more.yaml: include: .* got more.yaml again; leave one out of more.yaml > more.yaml"),
         ("[tyo]", "e", r"tyo.yaml: expected a readable YAML file"),
     ],
 )
@@ -195,3 +205,19 @@ def test_what_cannot_be_taken_in_is_named(tmp_path, include, row, message):
 
     with pytest.raises(InputError, match=message):
         read_benchmark(tmp_path / "more.yaml")
+
+
+def test_files_that_take_in_each_other_are_named(tmp_path):
+    for name, other in (("a", "b"), ("b", "c"), ("c", "a")):
+        (tmp_path / f"{name}.yaml").write_text(f"include: [{other}]\ntasks: {{{name}: {{data: e, metric: hit@1}}}}\n")
+
+    with pytest.raises(InputError, match=r"c.yaml: include: .* got a.yaml again; .* a.yaml > b.yaml > c.yaml > a.yaml"):
+        read_benchmark(tmp_path / "a.yaml")
+
+
+def test_a_file_may_hold_includes_alone(tmp_path):
+    written(tmp_path, WORDED)
+    (tmp_path / "e.yaml").write_text("tasks: {e: {data: e, metric: hit@1}}\n")
+    (tmp_path / "both.yaml").write_text("include: [toy, e]\n")
+
+    assert list(read_benchmark(tmp_path / "both.yaml").tasks) == ["a", "b", "c", "d", "e"]

@@ -37,9 +37,10 @@ def write_run(folder, tasks, **protocols):
         protocol = {"metric": "hit@1", "ks": [1, 3], "macro": None, "ties": "index", "ndcg_fault_seed": None}
         fields[name] = protocol | protocols.get(name, {})
         rows[name] = {"metric": fields[name]["metric"], "protocol_id": fields[name].pop("id", "0123456789ab")}
+        rows[name]["part"] = None
         write_rankings(folder / "rankings" / f"{name}.jsonl", own)
     scores = {
-        "protocol": {"model": "m", "tasks": fields},
+        "protocol": {"model": "m", "quick": None, "miniature": False, "chosen": None, "tasks": fields},
         "tasks": rows,
         "failed": {},
         "partial": False,

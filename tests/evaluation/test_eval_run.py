@@ -2,11 +2,16 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from data_prep.demo import Sizes, make_demo
-from eval.run import main
+from data_prep.engine.preparation import prepare
+from data_prep.miniatures.draw import draw_source
+from data_prep.source import read_source
+from eval.choices import chosen
+from eval.run import find_benchmark, main, make_parser
 from mmembed.models.settings import RawPrompt, TextRegions
 
 TASKS = (
@@ -15,7 +20,7 @@ TASKS = (
 )
 ROW = {
     *("metric", "score", "interval", "chance", "blind", "blinds", "metrics", "groups", "macro"),
-    *("queries", "corpus", "dimension", "seconds", "protocol_id"),
+    *("queries", "corpus", "dimension", "seconds", "part", "protocol_id"),
 }
 
 
@@ -168,7 +173,16 @@ def test_prompts_and_the_ndcg_fault_reach_the_protocol(evaluate, rows, tmp_path)
     protocols = json.loads((tmp_path / "out/scores.json").read_text())["protocol"]["tasks"]
     assert (protocols["question"]["prompts"], protocols["question"]["query_instruction"]) == ("old", "Say:")
     assert protocols["graded"]["prompts"] == "1"
-    assert [protocols[name]["ndcg_fault_seed"] for name in ("question", "graded")] == [None, 0]
+    assert protocols["graded"]["ndcg_fault_seed"] is None  # its grades do not differ: the fault changes nothing
+
+
+def test_the_ndcg_fault_reaches_the_chosen_tasks_alone(rows):
+    options = ["--model", "m", "--benchmark", rows, "--output", "out", "--ndcg-fault", "7"]
+
+    benchmark, tasks = chosen(find_benchmark(rows), make_parser().parse_args([*options, "--tasks", "graded"]))
+
+    assert tasks == ["graded"]
+    assert [benchmark.tasks[name].ndcg_fault_seed for name in ("question", "graded")] == [None, 7]
 
 
 def test_data_that_are_not_there_name_the_line_that_prepares_them(evaluate, rows, tmp_path):
@@ -176,26 +190,27 @@ def test_data_that_are_not_there_name_the_line_that_prepares_them(evaluate, rows
 
     failed = json.loads((tmp_path / "out/scores.json").read_text())["failed"]
     assert list(failed) == ["clips"]
-    assert "; run python data_prep/prepare.py mmeb_eval/OK-VQA --data-root " in failed["clips"]
+    assert "; run\n  python data_prep/prepare.py mmeb_eval/OK-VQA --data-root " in failed["clips"]
 
 
 @pytest.mark.parametrize(
     ("options", "lines"),
     [
         (("--modality", "image"), ["mmeb"]),
-        (("--tasks", "OK-VQA,K700"), ["mmeb_eval/OK-VQA", "mmeb_v2_video/K700"]),
+        (("--tasks", "OK-VQA,K700"), ["mmeb_eval/OK-VQA mmeb_v2_video/K700"]),
         (("--tasks", "K700"), ["mmeb_v2_video/K700"]),
         ((), ["mmeb_v2"]),
     ],
 )
 def test_without_any_data_no_model_is_opened(evaluate, options, lines, tmp_path, capsys):
     benchmark = "mmeb" if "--modality" in options else "mmeb_v2"
-    data = ("--data-root", str(tmp_path / "nothing"))
+    data = ("--data-root", str(tmp_path / "not here"))
 
     assert evaluate("--benchmark", benchmark, *data, *options, model=tmp_path / "nowhere") == 2
 
     error = capsys.readouterr().err
-    assert [line.split("prepare.py ")[1].split()[0] for line in error.splitlines() if "prepare.py" in line] == lines
+    said = [line.split("prepare.py ")[1].split(" --data-root ") for line in error.splitlines() if "prepare.py" in line]
+    assert said == [[line, f"'{tmp_path / 'not here'}'"] for line in lines]
     assert not (tmp_path / "out").exists()
 
 
@@ -203,8 +218,15 @@ def test_without_any_data_no_model_is_opened(evaluate, options, lines, tmp_path,
     ("options", "complaint"),
     [
         (("--modality", "vidoe"), "modality: expected a modality of mmeb_v2, got 'vidoe'; did you mean 'video'?"),
-        (("--prompts", "2025-6"), "prompts: expected a version of the prompts of mmeb_v2, got '2025-6'; did you mean"),
-        (("--modality", "image", "--tasks", "K700"), "tasks: expected a task of mmeb_v2, got 'K700'"),
+        (("--prompts", "2025-6"), "of the prompts that one of the tasks has, got '2025-6'; did you mean"),
+        (
+            ("--modality", "image", "--tasks", "OK-VQA,K700"),
+            "--modality image --tasks: expected tasks on image, got K700, which is on video; leave them out",
+        ),
+        (("--modality", "image", "--tasks", "K70"), "expected a task of mmeb_v2, got 'K70'; did you mean 'K700'?"),
+        (("--modality", "image", "--prompts", "2025-06"), "that one of the tasks has, got '2025-06'; known: 1"),
+        (("--modality", "image", "--ndcg-fault", "0"), "expected a task with a graded metric, got none"),
+        (("--miniature", "--expected", "vlm2vec_v2_2b"), "--expected: expected real data, got --miniature"),
         (("--leaderboard", "none.yaml"), "none.yaml: expected a readable YAML file"),
     ],
 )
@@ -212,3 +234,84 @@ def test_wrong_choices_are_named(evaluate, options, complaint, tmp_path, capsys)
     assert evaluate("--benchmark", "mmeb_v2", *options, model=tmp_path / "nowhere") == 2
 
     assert complaint in capsys.readouterr().err
+
+
+METADATA = "model_name: Mine\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "got"),
+    [
+        (("--quick", "3"), "--quick"),
+        (("--miniature",), "--miniature"),
+        (("--benchmark", "demo"), "demo, whose rows have no modality"),
+        (("--modality", "video"), "parts of the data of clips"),
+    ],
+)
+def test_metadata_of_a_leaderboard_that_will_not_be_written_are_refused(evaluate, rows, options, got, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(METADATA)
+    (tmp_path / "limited").mkdir()
+    limit(tmp_path / "limited")
+    data = ("--data-root", str(tmp_path / "limited"), "--leaderboard", str(tmp_path / "mine.yaml"))
+
+    assert evaluate("--benchmark", rows, *data, *options, model=tmp_path / "nowhere") == 2
+
+    assert f"--leaderboard: expected an evaluation that writes leaderboard.json, got {got};" in capsys.readouterr().err
+
+
+def limit(data_root):
+    """The first two rows of a miniature, as prepare.py leaves them under a limit."""
+    source = read_source("mmeb_eval")
+    one = replace(source, sets={"OK-VQA": source.sets["OK-VQA"]})
+    draw_source(one, data_root / "copies")
+    prepare(one, data_root, copies=data_root / "copies", limit=2)
+
+
+def test_data_prepared_with_a_limit_are_marked_and_make_no_leaderboard(evaluate, rows, tmp_path, capsys):
+    limit(tmp_path / "limited")
+
+    assert evaluate("--benchmark", rows, "--tasks", "clips", "--data-root", str(tmp_path / "limited")) == 0
+
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    assert "2 rows" in scores["tasks"]["clips"]["part"]
+    assert scores["partial"] is True
+    assert scores["means"]["video"] == {"mean": None, "tasks": 0, "of": 1}
+    assert not (tmp_path / "out/leaderboard.json").exists()
+    said = "1 task on a part of its data, which no mean counts: clips: "
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert said in (tmp_path / "out/report.md").read_text()
+    assert said in (tmp_path / "out/report.html").read_text()
+
+
+def test_a_miniature_is_drawn_and_marked(evaluate, tmp_path, capsys):
+    data = ("--data-root", str(tmp_path / "data"))
+
+    assert evaluate("--benchmark", "mmeb", "--tasks", "OK-VQA,WebQA", "--miniature", *data) == 0
+
+    assert (tmp_path / "data/miniature/mmeb_eval/manifest.json").is_file()
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    assert scores["protocol"]["miniature"] is True
+    assert scores["protocol"]["chosen"] == ["OK-VQA", "WebQA"]
+    assert {row["part"] for row in scores["tasks"].values()} == {None}
+    assert not (tmp_path / "out/leaderboard.json").exists()
+    assert "mmeb (miniature): " in capsys.readouterr().out
+
+
+def test_a_miniature_of_what_is_no_source_is_refused(evaluate, tmp_path, capsys):
+    assert evaluate("--miniature", model=tmp_path / "nowhere") == 2
+
+    assert "--miniature: expected data of a source, got demo/test/" in capsys.readouterr().err
+
+
+def test_a_task_without_data_does_not_keep_the_others_from_being_explained(evaluate, rows, capsys):
+    assert evaluate("--benchmark", rows, "--why-not-cached") == 1
+
+    printed = capsys.readouterr()
+    assert "question" in printed.out and "graded" in printed.out
+    assert "failed: clips: " in printed.err
+
+
+def test_a_setting_that_the_model_lacks_is_named(evaluate, capsys):
+    assert evaluate("--num-crops", "4") == 2
+
+    assert "num_crops" in capsys.readouterr().err

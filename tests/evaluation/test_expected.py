@@ -1,7 +1,7 @@
 import pytest
 
 from mmembed.errors import InputError
-from mmembed.evaluation.benchmark import Benchmark, Task
+from mmembed.evaluation.benchmark import Benchmark, Task, Wording
 from mmembed.evaluation.expected import Expected, ExpectedScore, compare, find_entry, read_expected
 from tests.evaluation import drawn
 
@@ -66,7 +66,7 @@ def one(fields="model: m, source: s", scores="{a: 0.5}"):
         (one(scores="{a: {score: 0.5, metric: hot@1}}"), "scores.a: metric: .* did you mean 'hit'"),
         (one("model: m, source: s, tolerance: -1"), "entries.paper: tolerance: expected a fraction .* got -1.0"),
         (one("model: m, source: s, mean_tolerances: {a: 3}"), "paper: tolerance: expected a fraction .* got 3.0"),
-        ("include: [toy]\nentries: {}", "toy.yaml: include: expected a list of names of other files"),
+        ("include: [toy]\nentries: {}", "toy.yaml: include: .* got toy.yaml again"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(text, complaint, tmp_path):
@@ -225,3 +225,53 @@ def test_what_differs_is_shown_and_compared_only_by_force():
         ("ok", "", 0.5),
     ]
     assert [c.verdict for c in forced.values()] == ["ok", "ok", "ok"]
+
+
+def test_a_version_of_prompts_that_the_row_lacks_is_refused(tmp_path):
+    (tmp_path / "toy.yaml").write_text(one(scores='{a: {score: 0.5, prompts: "2025-6"}}'))
+    task = Task("a", "a", "hit@1", prompts="2025-11", wordings={"2025-06": Wording()})
+
+    with pytest.raises(InputError, match=r"scores.a.prompts: .* prompts of a, got '2025-6'; did you mean '2025-06'\?"):
+        find_entry(tmp_path, Benchmark("toy", {"a": task}))
+
+
+def test_prompts_that_were_chosen_are_another_protocol_and_not_the_entrys_difference():
+    task = Task("a", "a", "hit@1", prompts="new", wordings={"old": Wording(query_instruction="")})
+    rows = Benchmark("toy", {"a": task})
+    expected = {name: entry({"a": ExpectedScore(0.5, prompts=name)}) for name in ("new", "old")}
+
+    def verdicts(prompts):
+        content = drawn.scores(rows.worded(prompts), {"a": drawn.row(0.5)})
+        return {name: compare(content, given, rows)["a"].verdict for name, given in expected.items()}
+
+    assert verdicts("new") == {"new": "ok", "old": "differs"}
+    assert verdicts("old") == {"new": "other protocol", "old": "ok"}
+
+
+def test_a_part_of_the_data_is_compared_only_by_force_and_a_miniature_never():
+    expected = entry({"a": ExpectedScore(0.5)})
+    part = drawn.scores(BENCHMARK, {"a": drawn.row(0.5, part="only the first 3 rows")})
+    small = drawn.scores(BENCHMARK, {"a": drawn.row(0.5)}, miniature=True)
+
+    found = [compare(content, expected, BENCHMARK, force=force)["a"] for content in (part, small) for force in (0, 1)]
+
+    assert [c.verdict for c in found] == ["other protocol", "ok", "other protocol", "other protocol"]
+    assert found[0].why == "ours is on a part of its data: only the first 3 rows"
+    assert found[2].why == "ours is a miniature"
+
+
+def test_only_tasks_that_were_chosen_are_compared():
+    expected = entry({"a": ExpectedScore(0.5), "b": ExpectedScore(0.5)})
+    content = drawn.scores(BENCHMARK, {"a": drawn.row(0.5)}, chosen=["a"])
+
+    assert list(compare(content, expected, BENCHMARK)) == ["a"]
+
+
+def test_a_file_of_entries_may_hold_includes_alone_and_no_loop(tmp_path):
+    (tmp_path / "part.yaml").write_text(INCLUDED)
+    (tmp_path / "toy.yaml").write_text("include: [part]\n")
+    assert list(read_expected(tmp_path / "toy.yaml")) == ["paper", "ours"]
+
+    (tmp_path / "part.yaml").write_text("include: [toy]\n")
+    with pytest.raises(InputError, match=r"part.yaml: include: .* got toy.yaml again"):
+        read_expected(tmp_path / "toy.yaml")

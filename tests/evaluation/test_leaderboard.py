@@ -110,11 +110,14 @@ def test_it_is_written_for_whole_evaluations_of_modalities(tmp_path):
     assert written["metrics"]["video"]["K700"]["num_pred"] == 200
 
 
-@pytest.mark.parametrize("change", ["quick", "no modality"])
+@pytest.mark.parametrize("change", ["quick", "no modality", "part", "miniature"])
 def test_an_earlier_one_does_not_stay_beside_scores_that_have_none(tmp_path, change):
-    benchmark = BENCHMARK if change == "quick" else BENCHMARK.only(["other"])
+    benchmark = BENCHMARK.only(["other"]) if change == "no modality" else BENCHMARK
     quick = {"queries": 5, "seed": 0} if change == "quick" else None
-    drawn.write_evaluation(tmp_path, drawn.scores(benchmark, {}, quick=quick), {})
+    row = drawn.row(0.5, metrics=metrics_of(), part="only the first 3 rows" if change == "part" else None)
+    tasks = {} if change == "no modality" else {"K700": row}
+    content = drawn.scores(benchmark, tasks, quick=quick, miniature=change == "miniature")
+    drawn.write_evaluation(tmp_path, content, {})
     (tmp_path / "leaderboard.json").write_text("{}")
 
     assert write_leaderboard(tmp_path, benchmark) is None

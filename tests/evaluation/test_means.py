@@ -35,8 +35,10 @@ def test_a_mean_is_given_where_every_task_of_its_part_has_a_score():
         "image": "partial (2 of 3)", "QA": "mean of 2 tasks 30.0", "CLS": "partial (0 of 1)",
         "video": "mean of 1 task 50.0", "overall": "partial (3 of 5)",
     }  # fmt: skip
-    assert means_row(found)["QA"] == {"mean": pytest.approx(0.3), "tasks": 2, "of": 2}
-    assert means_row(found)["overall"] == {"mean": None, "tasks": 3, "of": 5}
+    ours = {"a": drawn.row(0.2), "b": drawn.row(0.4), "d": drawn.row(0.5)}
+    row = means_row(drawn.scores(BENCHMARK, ours), BENCHMARK)
+    assert row["QA"] == {"mean": pytest.approx(0.3), "tasks": 2, "of": 2}
+    assert row["overall"] == {"mean": None, "tasks": 3, "of": 5}
 
 
 def test_a_mean_over_all_weighs_tasks_and_not_parts():
@@ -52,13 +54,20 @@ def test_a_benchmark_without_modalities_has_one_mean():
 
 
 @pytest.mark.parametrize(
-    "fields", [{"b": ("video", "QA")}, {"b": ("QA", "x")}, {"b": ("overall", "")}, {"b": ("image", "overall")}]
+    "fields",
+    [
+        {"b": ("video", "QA")},
+        {"b": ("QA", "x")},
+        {"b": ("overall", "")},
+        {"b": ("image", "overall")},
+        {"b": ("image", "image")},
+    ],
 )
 def test_a_part_has_a_name_of_its_own(fields):
     tasks = {n: Task(n, n, "hit@1", modality=m, category=c) for n, (m, c) in (PARTS | fields).items()}
 
     with pytest.raises(InputError, match=r"expected names of its own for modalities and categories, got '\w+' twice"):
-        _ = Benchmark("toy", tasks).parts
+        Benchmark("toy", tasks)
 
 
 def test_our_means_stand_beside_those_of_an_entry():
@@ -113,3 +122,24 @@ def test_a_benchmark_without_parts_has_no_means_to_compare():
     content = drawn.scores(plain, {"a": drawn.row(0.5)})
 
     assert compare_means(compare(content, entry, plain), entry, plain) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "image"),
+    [
+        (drawn.scores(BENCHMARK, {n: drawn.row(0.5) for n in PARTS}), {"mean": 0.5, "tasks": 3, "of": 3}),
+        (
+            drawn.scores(BENCHMARK, {n: drawn.row(0.5) for n in PARTS}, quick={"queries": 9, "seed": 1}),
+            {"mean": None, "tasks": 0, "of": 3},
+        ),
+        (
+            drawn.scores(BENCHMARK, {n: drawn.row(0.5, part="too few" if n == "a" else None) for n in PARTS}),
+            {"mean": None, "tasks": 2, "of": 3},
+        ),
+    ],
+)
+def test_a_mean_counts_neither_samples_nor_parts_of_data(content, image):
+    found = means_row(content, BENCHMARK)
+
+    assert found["image"] == image
+    assert (found["overall"]["mean"] is None) == (image["mean"] is None)

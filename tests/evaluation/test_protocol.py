@@ -103,3 +103,11 @@ def test_an_id_is_twelve_hex_digits_of_the_canonical_json():
     assert protocol_id({"b": 1, "a": None}) == protocol_id({"a": None, "b": 1})
     # printf '{"a":null,"b":1}' | sha256sum
     assert protocol_id({"b": 1, "a": None}) == "c0bf82ad036c"
+
+
+def test_the_published_fault_is_no_part_where_no_grades_differ():
+    same = a_set(grades=(1.0, 1.0))
+
+    assert id_of(same, ndcg_fault_seed=3) == id_of(same)
+    assert protocol_of(Task(**FIELDS, ndcg_fault_seed=3), same)["ndcg_fault_seed"] is None
+    assert protocol_of(Task(**FIELDS, ndcg_fault_seed=3), a_set())["ndcg_fault_seed"] == 3

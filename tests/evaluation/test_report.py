@@ -109,7 +109,7 @@ def test_the_page_needs_no_other_file_and_says_what_it_is(page):
     assert not page.select("link, iframe, script[src], [href^=http]")
     assert "default-src 'none'" in page.select_one("meta[http-equiv]")["content"]
     assert all(image["src"].startswith("data:image/") for image in page.select("img"))
-    assert words(page.title) == "toy · runs/drawn/final"
+    assert words(page.title) == "toy: runs/drawn/final"
     assert words(page.h1) == "toy partial"
     assert [words(tile) for tile in page.select(".tiles div")] == [
         "mean of 2 tasks partial 1 of 2",
@@ -129,8 +129,9 @@ def test_a_whole_benchmark_has_a_mean_and_a_quick_one_says_so(evaluated):
 
     page = opened((benchmark.only(["shades"]), where))
 
-    assert words(page.h1) == "toy quick: 100 queries a task, seed 3"
-    assert words(page.select_one(".tiles div")) == "mean of 1 task 66.7"
+    assert words(page.h1) == "toy quick"
+    assert words(page.select_one("p.less")) == "quick: 100 queries a task, seed 3"
+    assert words(page.select_one(".tiles div")) == "mean of 1 task quick no mean"
 
 
 def test_failed_tasks_are_named_with_their_messages(evaluated):
@@ -157,11 +158,11 @@ def test_an_expected_entry_stands_beside_the_scores(evaluated):
 
     heads = [words(cell) for cell in page.select("thead th")]
     cell = page.select("tbody tr")[0].find_all(["th", "td"])[heads.index("published")]
-    assert words(cell) == "90.0 ▼ below"
-    assert cell.select_one(".below")["title"] == "difference -23.3, tolerance 2.0"
+    assert words(cell) == "90.0 ± 2.0 ▼ below"
+    assert cell.select_one(".below")["title"] == "difference -23.3"
     assert words(page.select_one(".note")) == "published: paper , group/model, table <2>"
     assert of_100(page.select_one("svg.published"), "x") == 90
-    assert "as published 0 of 1" in [words(tile) for tile in page.select(".tiles div")]
+    assert "as published, of those compared 0 of 1" in [words(tile) for tile in page.select(".tiles div")]
 
 
 def test_misses_show_the_right_target_framed_although_it_is_not_among_the_first(page):
@@ -236,9 +237,11 @@ def test_the_protocol_of_a_task_is_told_in_full(page):
     told = {words(row.dt): words(row.dd) for row in fold.select("dl div")}
 
     assert words(fold.summary) == f"protocol {drawn.PROTOCOL_ID}"
-    assert told["query_instruction"] == "Find it."
+    assert told["query_instruction"] == '"Find it."'
     assert told["blind"] == "no_instruction, grey_image"
-    assert told["target_instruction"] == "none"
+    assert told["target_instruction"] == "the data's own"
+    assert told["query_layout"] == "joined by separators"
+    assert not {"wordings", "name"} & told.keys()
     assert page.select_one("tbody code").parent["href"] == "#protocol-shades"
 
 
@@ -303,7 +306,7 @@ def test_the_table_is_written_as_markdown_too(evaluated):
 
     text = (evaluated[1]["output"] / "report.md").read_text()
 
-    assert "| `shades` | hit@1 | 66.7 | 30.0 | 33.3 | 66.7 | 90.0 ▼ | 3 |" in text
+    assert "| `shades` | hit@1 | 66.7 | 30.0 | 33.3 | 66.7 | 90.0 ± 2.0 ▼ | 3 |" in text
 
 
 def test_scores_of_another_benchmark_are_refused(evaluated):
@@ -331,8 +334,8 @@ def test_means_of_parts_stand_before_the_tasks_and_in_tiles(parted):
     rows = [[words(cell) for cell in row.find_all(["th", "td"])] for row in page.select("table.means tr")]
     assert rows == [
         ["mean", "tasks", "score", "published", "compared"],
-        ["image", "1", "66.7", "90.0", "▼ -23.3"],
-        ["QA", "1", "66.7", "90.0", "▼ -23.3"],
+        ["image", "1", "66.7", "90.0 ± 2.0", "▼ -23.3"],
+        ["QA", "1", "66.7", "90.0 ± 2.0", "▼ -23.3"],
         ["video", "1", "partial (0 of 1)", "–", ""],  # noqa: RUF001
         ["overall", "2", "partial (1 of 2)", "–", ""],  # noqa: RUF001
     ]
@@ -346,6 +349,53 @@ def test_a_page_without_parts_has_no_table_of_means(page):
 
 
 def test_columns_that_no_task_fills_are_left_out(parted):
-    heads = [words(cell) for cell in opened(parted).select("table.scores thead th")]
+    page = opened(parted)
+    heads = [words(cell) for cell in page.select("table.scores thead th")]
+    assert "blinded" not in words(page.select_one(".legend"))
 
     assert heads == ["task", "metric", "score", "95% interval", "chance", "queries", "corpus", "protocol"]
+
+
+def test_a_task_on_a_part_of_its_data_is_marked_and_named(evaluated):
+    benchmark, where = evaluated
+    change_scores(where, lambda scores: scores["tasks"]["shades"].update(part="only the first 3 rows"))
+
+    page = opened((benchmark.only(["shades"]), where))
+
+    assert words(page.h1) == "toy partial"
+    assert words(page.select_one("p.less")).endswith("no mean counts: shades: only the first 3 rows")
+    assert words(page.select_one("tbody tr th")) == "shades (part)"
+    assert words(page.select_one(".tiles div")) == "mean of 1 task partial 0 of 1"
+
+
+def test_a_miniature_is_called_one_wherever_it_is_named(evaluated):
+    benchmark, where = evaluated
+    change_scores(where, lambda scores: scores["protocol"].update(miniature=True))
+
+    page = opened((benchmark.only(["shades"]), where))
+
+    assert words(page.title) == "toy (miniature): runs/drawn/final"
+    assert words(page.h1) == "toy miniature"
+    assert "no score of the benchmark" in words(page.select_one("p.less"))
+    assert words(page.select_one(".tiles div")) == "mean of 1 task of a miniature 66.7"
+
+
+def test_a_published_score_that_is_not_compared_has_a_mark_of_its_own_in_the_chart(evaluated):
+    other = replace(EXPECTED, scores={"shades": ExpectedScore(0.9, differs="older data")})
+
+    compared, not_compared = (opened(evaluated, expected=entry) for entry in (EXPECTED, other))
+
+    assert [mark["class"] for mark in compared.select(".overview svg.published")] == [["published"]]
+    assert [mark["class"] for mark in not_compared.select(".overview svg.published")] == [["published", "other"]]
+    assert "not compared" not in words(compared.select_one(".legend"))
+    assert "published, not compared" in words(not_compared.select_one(".legend"))
+    assert "as published, of those compared 0 of 0" in [words(tile) for tile in not_compared.select(".tiles div")]
+
+
+def test_examples_have_the_instruction_that_was_in_force(evaluated):
+    prompts = {"query_instruction": "Elder words:"}
+    change_scores(evaluated[1], lambda scores: scores["protocol"]["tasks"]["shades"].update(prompts))
+
+    shown = [words(query) for query in opened(evaluated).select(".example .query")]
+
+    assert shown and all("Elder words:" in text and "Find it." not in text for text in shown)

@@ -20,7 +20,7 @@ from tests.evaluation import toy
 
 ROW = {
     *("metric", "score", "interval", "chance", "blind", "blinds", "metrics", "groups", "macro"),
-    *("queries", "corpus", "dimension", "seconds", "protocol_id"),
+    *("queries", "corpus", "dimension", "seconds", "part", "protocol_id"),
 }
 
 
@@ -242,3 +242,40 @@ def test_data_of_another_revision_than_the_row_names_are_refused(root):
 def test_a_task_that_is_not_in_the_benchmark_is_refused(root):
     with pytest.raises(InputError, match="tasks: expected a task of toy, got 'man'; did you mean 'many'"):
         run(root, tasks=["man"])
+
+
+def test_what_an_earlier_run_left_goes_and_what_is_not_of_a_run_stays(root):
+    run(root)
+    for name in ("leaderboard.json", "report.html", "report.md", "notes.txt", "rankings/notes.txt"):
+        (root / "out" / name).write_text("{}")
+    seen = []
+
+    def looks(items, *, side):
+        seen.append({path.relative_to(root / "out").as_posix() for path in (root / "out").rglob("*.*")})
+        return toy.encode(items, side=side)
+
+    run(root, crew=Crew(looks))
+
+    assert seen[0] == {"scores.json", "notes.txt", "rankings/notes.txt"}
+
+
+def test_a_task_on_a_part_of_its_data_says_so_and_counts_in_no_mean(root):
+    scores = run(root, why_partial=lambda task: "only the first 7 rows" if task.name == "few" else None)
+
+    assert (scores["tasks"]["few"]["part"], scores["tasks"]["many"]["part"]) == ("only the first 7 rows", None)
+    assert scores["partial"] is True
+    assert scores["means"]["overall"] == {"mean": None, "tasks": 1, "of": 2}
+
+
+def test_a_quick_look_at_all_tasks_has_no_mean(root):
+    scores = run(root, sample=Sample(5, 3))
+
+    assert len(scores["tasks"]) == 2
+    assert scores["means"]["overall"] == {"mean": None, "tasks": 0, "of": 2}
+
+
+def test_scores_say_which_tasks_were_chosen_and_whether_data_are_miniatures(root):
+    whole, part = run(root, miniature=True)["protocol"], run(root, tasks=["few"])["protocol"]
+
+    assert (whole["chosen"], whole["miniature"]) == (None, True)
+    assert (part["chosen"], part["miniature"]) == (["few"], False)

@@ -4,19 +4,19 @@ import pytest
 
 from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import Benchmark, Task
-from mmembed.evaluation.scores import our_overall, overall, percent, quick_words, read_scores
+from mmembed.evaluation.scores import mean_of, our_mean, percent, quick_words, read_scores
 from tests.evaluation import drawn
 
 BENCHMARK = Benchmark("toy", {n: Task(name=n, data=n, metric="hit@1") for n in ("a", "b")})
 
 
 def test_a_mean_is_given_only_of_a_whole_benchmark():
-    part = our_overall(drawn.scores(BENCHMARK, {"b": drawn.row(0.7)}), BENCHMARK)
-    whole = our_overall(drawn.scores(BENCHMARK, {"b": drawn.row(0.7), "a": drawn.row(0.6)}), BENCHMARK)
+    part = our_mean(drawn.scores(BENCHMARK, {"b": drawn.row(0.7)}), BENCHMARK)
+    whole = our_mean(drawn.scores(BENCHMARK, {"b": drawn.row(0.7), "a": drawn.row(0.6)}), BENCHMARK)
 
     assert (part.mean, str(part)) == (None, "partial (1 of 2)")
     assert (whole.mean, str(whole)) == (pytest.approx(0.65), "mean of 2 tasks 65.0")
-    assert str(overall({"a": 0.5}, BENCHMARK.only(["a"]))) == "mean of 1 task 50.0"
+    assert str(mean_of({"a": 0.5}, BENCHMARK.only(["a"]))) == "mean of 1 task 50.0"
 
 
 def test_scores_read_back(tmp_path):
@@ -45,6 +45,7 @@ def test_a_quick_evaluation_says_so():
 
     assert quick_words(quick) == "quick: 100 queries a task, seed 3"
     assert quick_words(drawn.scores(BENCHMARK, {})) is None
+    assert str(our_mean(quick, BENCHMARK)) == "quick, no mean"
 
 
 def test_fractions_print_times_100():

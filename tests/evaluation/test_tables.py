@@ -4,10 +4,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mmembed.evaluation.benchmark import Benchmark, Passing, Task, read_benchmark
+from mmembed.evaluation.benchmark import Benchmark, Passing, Task, Wording, read_benchmark
 from mmembed.evaluation.expected import Expected, ExpectedScore, compare
+from mmembed.evaluation.markdown import markdown
 from mmembed.evaluation.means import compare_means
-from mmembed.evaluation.tables import SIGNS, comparison_table, markdown, marks, means_table, plain, table_text
+from mmembed.evaluation.tables import comparison_table, means_table, table_text
+from mmembed.evaluation.words import SIGNS, marks, plain
 from tests.evaluation import drawn
 
 PASSING = Passing()
@@ -58,7 +60,7 @@ def test_the_terminal_table_shows_an_expected_entry():
     _, _, heads, _, first, second, *_ = lines_of(table_text(SCORES, BENCHMARK, expected=EXPECTED))
 
     assert heads.split()[6] == "published"
-    assert first.split()[6:8] == ["60.0", "▲"]
+    assert first.split()[6:10] == ["60.0", "±", "2.0", "▲"]
     assert "▲" not in second
     assert "paper: table 2" in " ".join(lines_of(table_text(SCORES, BENCHMARK, expected=EXPECTED)))
 
@@ -74,7 +76,7 @@ def test_the_terminal_table_fits_whatever_the_names():
 
     assert max(map(len, text)) <= 100
     joined = "".join(text)
-    assert "1234567" in joined and "100.0 ✓" in joined and "✓✗✓" in joined and "…" not in joined
+    assert "1234567" in joined and "100.0 ± 2.0 ✓" in joined and "✓✗✓" in joined and "…" not in joined
 
 
 def test_a_quick_evaluation_and_a_whole_one_are_told_apart():
@@ -83,13 +85,13 @@ def test_a_quick_evaluation_and_a_whole_one_are_told_apart():
     quick = lines_of(table_text(drawn.scores(BENCHMARK, tasks, quick={"queries": 9, "seed": 1}), BENCHMARK))
     whole = lines_of(table_text(drawn.scores(BENCHMARK, tasks), BENCHMARK))
 
-    assert quick[-2:] == ["mean of 3 tasks 50.0", "quick: 9 queries a task, seed 1"]
+    assert quick[-2:] == ["quick, no mean", "quick: 9 queries a task, seed 1"]
     assert whole[-1] == "mean of 3 tasks 50.0"
 
 
 def test_the_comparison_says_what_is_off_and_why():
     title, _, heads, _, first, second, *rest = lines_of(
-        comparison_table(list(compare(SCORES, EXPECTED, BENCHMARK).values()), EXPECTED, BENCHMARK)
+        comparison_table(SCORES, list(compare(SCORES, EXPECTED, BENCHMARK).values()), EXPECTED, BENCHMARK)
     )
 
     assert title == "paper: group/model"
@@ -98,20 +100,23 @@ def test_the_comparison_says_what_is_off_and_why():
     assert second.split()[:6] == ["c", "hit@1", "–", "50.0", "–", "2.0"]  # noqa: RUF001
     assert second.split()[-1] == "missing"
     assert rest[-3:] == [
-        "ours: partial (1 of 3); published: partial (2 of 3)",
+        "1 of 2 tasks compared",
         "table 2, held at 0a1b2c3",
         "missing: c: a|b.jsonl: [row 7]: got <b>",
     ]
 
 
-def test_means_are_compared_where_both_are_whole():
+def test_the_whole_means_of_both_sides_stand_in_a_line_of_their_own():
     tasks = {name: drawn.row(0.5) for name in "abc"}
     expected = Expected("paper", "m", "table 2", {name: ExpectedScore(0.6) for name in "abc"})
-    compared = list(compare(drawn.scores(BENCHMARK, tasks), expected, BENCHMARK).values())
+    scores = drawn.scores(BENCHMARK, tasks)
+    compared = list(compare(scores, expected, BENCHMARK).values())
 
-    lines = lines_of(comparison_table(compared, expected, BENCHMARK))
+    lines = lines_of(comparison_table(scores, compared, expected, BENCHMARK))
 
-    assert lines[-2] == "ours: mean of 3 tasks 50.0; published: mean of 3 tasks 60.0"
+    assert lines[-3:-1] == [
+        "3 of 3 tasks compared", "overall, all 3 tasks as they are: ours 50.00, published 60.00",
+    ]  # fmt: skip
 
 
 def test_markdown_has_the_table_the_failures_and_the_protocols():
@@ -122,7 +127,7 @@ def test_markdown_has_the_table_the_failures_and_the_protocols():
     rows = [line for line in text if line.startswith("|")]
     assert rows[0].startswith("| task | metric | score | ± | chance | blind | published | queries |")
     assert rows[2] == (
-        "| `a` | hit@1 | 75.0 | 5.0 | 10.0 | 50.0 | 60.0 ▲ | 200 | `0123456789ab` "
+        "| `a` | hit@1 | 75.0 | 5.0 | 10.0 | 50.0 | 60.0 ± 2.0 ▲ | 200 | `0123456789ab` "
         "| ✓ 3 x chance, ✗ blind + 30, ✗ aim 80 |"
     )
     assert rows[4].startswith("| `c` | failed |")
@@ -180,17 +185,17 @@ def test_published_means_stand_beside_ours_and_say_what_they_are_over():
     rows = [row.split() for row in lines_of(means_table(HALF, PARTED, expected=OLDER))]
 
     assert rows[2] == ["mean", "tasks", "score", "published", "compared"]
-    assert rows[4] == ["image", "2", "82.5", "63.0", "✓", "-1.0,", "over", "1", "of", "2"]
-    assert rows[6] == ["CLS", "1", "90.0", "50.0", "≠"]
-    assert rows[7][-2:] == ["50.0", SIGNS["missing"]]
+    assert rows[4] == ["image", "2", "82.5", "63.0", "±", "2.0", "✓", "-1.0,", "over", "1", "of", "2"]
+    assert rows[6] == ["CLS", "1", "90.0", "50.0", "±", "2.0", "≠"]
+    assert rows[7][-4:] == ["50.0", "±", "2.0", SIGNS["missing"]]
 
 
 def test_markdown_has_the_means_before_the_tasks():
     lines = markdown(HALF, PARTED, expected=OLDER).splitlines()
 
     first = lines.index("| mean | tasks | score | published | compared |")
-    assert lines[first + 2] == "| **image** | 2 | 82.5 | 63.0 | ✓ -1.0, over 1 of 2 |"
-    assert lines[first + 3] == "| QA | 1 | 75.0 | 76.0 | ✓ -1.0 |"
+    assert lines[first + 2] == "| **image** | 2 | 82.5 | 63.0 ± 2.0 | ✓ -1.0, over 1 of 2 |"
+    assert lines[first + 3] == "| QA | 1 | 75.0 | 76.0 ± 2.0 | ✓ -1.0 |"
     assert lines[first + 7] == ""
     assert lines[first + 8].startswith("| task |")
 
@@ -198,7 +203,7 @@ def test_markdown_has_the_means_before_the_tasks():
 def test_the_comparison_has_the_means_below_and_each_reason_once():
     compared = compare(HALF, OLDER, PARTED)
 
-    table = comparison_table(list(compared.values()), OLDER, PARTED, means=compare_means(compared, OLDER, PARTED))
+    table = comparison_table(HALF, list(compared.values()), OLDER, PARTED, means=compare_means(compared, OLDER, PARTED))
     lines = lines_of(table)
 
     image = next(line for line in lines if line.startswith(" image"))
@@ -223,7 +228,7 @@ def test_the_tables_of_seventy_eight_tasks_fit():
         table_text(scores, benchmark, expected=expected),
         means_table(scores, benchmark, expected=expected),
         comparison_table(
-            list(compared.values()), expected, benchmark, means=compare_means(compared, expected, benchmark)
+            scores, list(compared.values()), expected, benchmark, means=compare_means(compared, expected, benchmark)
         ),
     ]
 
@@ -232,3 +237,68 @@ def test_the_tables_of_seventy_eight_tasks_fit():
         assert max(map(len, lines)) <= 100
         assert "…" not in "".join(lines)
     assert len(lines_of(tables[1])) < 25
+
+
+PARTLY = drawn.scores(
+    PARTED,
+    {
+        "a": drawn.row(0.75, part="only the first 3 rows"),
+        "b": drawn.row(0.9, part="only the first 3 rows"),
+        "c": drawn.row(0.5),
+    },
+)
+
+
+def test_tasks_on_parts_of_their_data_are_marked_and_counted_in_no_mean():
+    note = "2 tasks on parts of their data, which no mean counts: a, b: only the first 3 rows"
+
+    table, page = " ".join(lines_of(table_text(PARTLY, PARTED))), markdown(PARTLY, PARTED)
+
+    assert note in table and f"- {note}" in page
+    assert "a (part)" in table and "| `a (part)` |" in page
+    assert "partial (1 of 3)" in table
+    rows = {row.split()[0]: row.split(maxsplit=2)[2] for row in lines_of(means_table(PARTLY, PARTED))[4:] if row}
+    assert rows == {
+        "image": "partial (0 of 2)", "QA": "partial (0 of 1)", "CLS": "partial (0 of 1)", "video": "50.0",
+        "overall": "partial (1 of 3)",
+    }  # fmt: skip
+
+
+def test_a_miniature_says_in_every_table_that_it_is_one():
+    scores = drawn.scores(PARTED, {name: drawn.row(0.5) for name in "abc"}, miniature=True)
+    compared = list(compare(scores, OLDER, PARTED).values())
+
+    texts = [
+        " ".join(lines_of(table_text(scores, PARTED))), markdown(scores, PARTED),
+        " ".join(lines_of(comparison_table(scores, compared, OLDER, PARTED))),
+    ]  # fmt: skip
+
+    assert all("no score of the benchmark" in text for text in texts)
+    assert all("toy (miniature)" in text and "mean of 3 tasks of a miniature 50.0" in text for text in texts[:2])
+
+
+def test_the_legend_has_the_signs_of_the_table_and_reasons_follow():
+    said = " ".join(" ".join(lines_of(table_text(HALF, PARTED, expected=OLDER))).split())
+    quick = drawn.scores(PARTED, {"a": drawn.row(0.76)}, quick={"queries": 9, "seed": 1})
+
+    assert "published (✓ within its tolerance, ≠ not compared): paper: s" in said
+    assert "≠ differs: b: old" in said
+    assert "- ≠ differs: b: old" in markdown(HALF, PARTED, expected=OLDER)
+    assert "published (≠ not compared): paper" in markdown(quick, PARTED, expected=OLDER)
+
+
+def test_prompts_are_shown_as_strings_and_only_those_in_force():
+    task = Task(
+        "a", "a", "hit@1", query_instruction="", query_layout="{media}\n{instruction} {text}\n",
+        wordings={"old": Wording(query_instruction="Elder:")},
+    )  # fmt: skip
+    benchmark = Benchmark("toy", {"a": task})
+    scores = drawn.scores(benchmark, {"a": drawn.row(0.5)})
+
+    (line,) = (line for line in markdown(scores, benchmark).splitlines() if line.startswith("- `0123456789ab`"))
+
+    assert r'query_layout `"{media}\n{instruction} {text}\n"`' in line
+    assert 'query_instruction `""`' in line
+    assert "target_instruction the data's own; " in line
+    assert "target_layout joined by separators" in line
+    assert "Elder" not in line and "wordings" not in line

@@ -1,5 +1,7 @@
 """Queries and targets of a task, seen and blinded."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -82,8 +84,8 @@ PICTURE = Item((Image("a.png"), "a cat"), instruction="Own:", verbatim=False, la
         ({}, "Own:", PICTURE.layout),
         ({"query_instruction": "Row:"}, "Row:", PICTURE.layout),
         ({"query_instruction": ""}, None, PICTURE.layout),
-        ({"query_layout": "{media} {text} {instruction}"}, "Own:", "{media} {text} {instruction}"),
-        ({"query_instruction": "", "query_layout": "{media} {text}"}, None, "{media} {text}"),
+        ({"query_layout": "{media} {text} {instruction}"}, "Own:", PICTURE.layout),
+        ({"query_instruction": "", "query_layout": "{media} {text}"}, None, PICTURE.layout),
         ({"target_instruction": "Row:", "target_layout": "{text}"}, "Own:", PICTURE.layout),
     ],
 )
@@ -93,8 +95,18 @@ def test_a_row_words_and_lays_out_the_items_of_a_side(fields, instruction, layou
     assert (item.content, item.instruction, item.layout) == (PICTURE.content, instruction, layout)
 
 
+def test_a_row_lays_out_the_items_that_have_no_layout_of_their_own():
+    task = a_task(query_layout="{media} {text} {instruction}", query_instruction="Row:")
+    own = replace(PICTURE, instruction=None, layout="{media}\n{text}")
+
+    items = asked(task, "query", {"plain": replace(PICTURE, layout=None), "own": own})
+
+    assert (items["plain"].instruction, items["plain"].layout) == ("Row:", "{media} {text} {instruction}")
+    assert items["own"] == own  # its layout has no place for the row's instruction
+
+
 def test_a_layout_that_would_lose_words_names_task_and_item():
     task = a_task(target_layout="{media} {text}")
 
     with pytest.raises(InputError, match=r"^t: target d7: layout: expected a place for the item's instruction"):
-        asked(task, "target", {"d7": PICTURE})
+        asked(task, "target", {"d7": replace(PICTURE, layout=None)})

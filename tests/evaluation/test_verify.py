@@ -21,9 +21,10 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def evaluated(place, quick=None, **scores):
+def evaluated(place, prompts=None, given=None, **scores):
     benchmark = verify.evaluation.find_benchmark(str(place / "toy.yaml"))
-    content = drawn.scores(benchmark, {name: drawn.row(score) for name, score in scores.items()}, quick=quick)
+    benchmark = benchmark if prompts is None else benchmark.worded(prompts)
+    content = drawn.scores(benchmark, {name: drawn.row(score) for name, score in scores.items()}, **given or {})
     drawn.write_evaluation(place / "out", content, {})
 
 
@@ -62,7 +63,7 @@ def test_a_task_that_failed_is_off_even_where_no_score_is_expected_of_it(place):
 
 
 def test_force_compares_a_quick_evaluation(place):
-    evaluated(place, quick={"queries": 10, "seed": 0}, a=0.5, b=0.6)
+    evaluated(place, given={"quick": {"queries": 10, "seed": 0}}, a=0.5, b=0.6)
 
     assert call(place, "--no-run") == 1
     assert call(place, "--no-run", "--force") == 0
@@ -166,3 +167,30 @@ def test_the_help_teaches(capsys):
     assert ended.value.code == 0
     assert "example: python eval/verify.py --model" in text
     assert "eval/run.py" in text
+
+
+def test_prompts_of_ones_own_choice_are_off(place, capsys):
+    worded = TASKS.replace("b: {", 'b: {prompts: new, wordings: {old: {query_instruction: ""}}, ')
+    (place / "toy.yaml").write_text(worded)
+    (place / "expected/toy.yaml").write_text(EXPECTED.replace("b: 0.6", "b: {score: 0.6, prompts: new}"))
+
+    evaluated(place, a=0.5, b=0.6)
+    assert call(place, "--no-run") == 0
+    evaluated(place, prompts="old", a=0.5, b=0.6)
+    assert call(place, "--no-run") == 1
+
+    assert "other protocol: b: ours has prompts old, published under new" in capsys.readouterr().out
+
+
+def test_chosen_tasks_are_compared_alone(place, capsys):
+    evaluated(place, given={"chosen": ["a"]}, a=0.5)
+
+    assert call(place, "--no-run") == 0
+
+    assert "1 of 1 tasks compared" in capsys.readouterr().out
+
+
+def test_a_miniature_is_not_as_expected_even_by_force(place):
+    evaluated(place, given={"miniature": True}, a=0.5, b=0.6)
+
+    assert call(place, "--no-run") == call(place, "--no-run", "--force") == 1

@@ -80,17 +80,14 @@ def test_vlm2vec_v2_trains_small_as_on_the_cpu(precision, tmp_path):
 
 
 def test_an_evaluation_on_a_gpu_gives_the_scores_of_the_cpu(tmp_path):
-    from data_prep.miniatures.draw import prepare_miniature
-
-    for name in ("mmeb_eval/OK-VQA", "mmeb_eval/WebQA", "mmeb_v2_video/MSR-VTT", "visdoc/ViDoRe_docvqa"):
-        prepare_miniature(name, tmp_path / "data")
     family_embedder("qwen2_vl").save(tmp_path / "model")
     shared = ["--model", str(tmp_path / "model"), "--benchmark", "mmeb_v2", "--data-root", str(tmp_path / "data")]
-    shared += ["--tasks", "OK-VQA,WebQA,MSR-VTT,ViDoRe_docvqa", "--cache-gb", "0"]
+    shared += ["--miniature", "--tasks", "OK-VQA,WebQA,MSR-VTT,ViDoRe_docvqa", "--cache-gb", "0"]
 
     assert evaluate([*shared, "--output", str(tmp_path / "gpu")]) == 0
 
     scores = json.loads(Path(tmp_path / "gpu/scores.json").read_text())
     assert len(scores["tasks"]) == 4
+    assert scores["about"]["device"].startswith(f"cuda:0, {torch.cuda.get_device_name()}, CUDA ")
     model = Embedder.from_pretrained(tmp_path / "model", device="cpu")
     assert model.encode([Item.of("words")]).isfinite().all()

@@ -1,10 +1,14 @@
 """Two embedders have equal parts exactly when they give equal vectors."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+import mmembed
 from mmembed import Embedder
-from mmembed.models.identity import LIBRARIES, identity
+from mmembed.errors import InputError
+from mmembed.models.identity import CODE, LIBRARIES, code_fingerprint, identity
 from mmembed.models.poolers import MeanTokenPooler
 from mmembed.models.settings import ChatPrompt, EmbedderSettings, MeanToken, QwenVL, RawPrompt, SpecialTokens
 
@@ -106,3 +110,24 @@ def test_what_was_added_to_a_checkpoint_is_told_by_its_weights_and_tokenizer(gol
 
     assert changed(first, same) == set()
     assert changed(first, other) == {"tokenizer"}
+
+
+def test_the_code_of_every_part_that_makes_vectors_counts(tmp_path):
+    folders = ("items", "media")
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.py").write_text("a = 1\n")
+    before = code_fingerprint(tmp_path, folders)
+
+    (tmp_path / "items/a.py").write_text("a = 2\n")
+
+    assert code_fingerprint(tmp_path, folders) != before
+    with pytest.raises(InputError, match=r"items.py: expected Python files, got none"):
+        code_fingerprint(tmp_path, ("items.py", "media"))
+
+
+def test_the_package_has_the_code_that_is_named():
+    root = Path(mmembed.__file__).parent
+
+    assert CODE == ("items", "media", "models")
+    assert all((root / folder).is_dir() for folder in CODE)
