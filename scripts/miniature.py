@@ -9,6 +9,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data_prep.commands import DEMO
+from data_prep.engine.lock import locked
 from mmembed import __version__
 from mmembed.data.settings import Sampling
 from mmembed.files import fingerprint
@@ -101,10 +102,15 @@ def prepare_data(recipe: Recipe, whole: Recipe, data_root: Path) -> None:
     # whole sources: their sets share archives
     for source in dict.fromkeys(name.partition("/")[0] for name in sets_of(recipe)):
         if source == DEMO:
-            make_demo(data_root / DEMO, 0, Sizes(singles=100, pairs=200, clips=24, pages=24, tests=6))
+            with locked(data_root / DEMO):
+                make_demo(data_root / DEMO, 0, Sizes(singles=100, pairs=200, clips=24, pages=24, tests=6))
         else:
             prepare_miniature(source, data_root)
     backbone: Any = whole.embedder.backbone
-    if backbone.scratch is None and not checkpoint_of(whole, data_root).is_dir():
-        embedder = replace(whole.embedder, backbone=small_backbone(backbone), lora=None)
-        make_embedder(replace(recipe, embedder=embedder), data_root).save(checkpoint_of(whole, data_root))
+    if backbone.scratch is None:
+        # under torchrun every process comes here, and the first one makes it
+        with locked(data_root / "checkpoints"):
+            path = checkpoint_of(whole, data_root)
+            if not path.is_dir():
+                embedder = replace(whole.embedder, backbone=small_backbone(backbone), lora=None)
+                make_embedder(replace(recipe, embedder=embedder), data_root).save(path)

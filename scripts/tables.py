@@ -32,20 +32,24 @@ def check_data(recipe: Recipe, data_root: Path, *, parts: bool = False) -> None:
     Raises:
         InputError: names the tables, and says which commands make them.
     """
-    missing = [table for table in tables_of(recipe) if not (data_root / table).is_file()]
+    missing = {name: table for name, table in zip(sets_of(recipe), tables_of(recipe), strict=True)
+               if not (data_root / table).is_file()}  # fmt: skip
     if missing:
-        lines = preparing([str(Path(table).with_suffix("")) for table in missing], data_root)
-        shown = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else "")
-        raise InputError(
-            data_root, expected="prepared tables", got=f"no {shown}",
-            remedy="\n  ".join(["make them, or try the recipe small with --miniature:", *lines]),
-        )  # fmt: skip
+        what = "make them, or try the recipe small with --miniature:"
+        raise _refused(data_root, "prepared tables", f"no {_listed(list(missing.values()), ', ')}", what, list(missing))
     found = {} if parts else {name: words for name in sets_of(recipe) if (words := why_not_whole(data_root, name))}
     if found:
-        shown = "; ".join(f"{name}: {words}" for name, words in list(found.items())[:SHOWN])
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        lines = preparing(list(found), data_root)
-        raise InputError(
-            data_root, expected="whole tables", got=f"{shown}{more}",
-            remedy="\n  ".join(["say --parts to train on what is there, or prepare them whole:", *lines]),
-        )  # fmt: skip
+        what = "say --parts to train on what is there, or prepare them whole:"
+        said = _listed([f"{name}: {words}" for name, words in found.items()], "; ")
+        raise _refused(data_root, "whole tables", said, what, list(found))
+
+
+def _refused(data_root: Path, expected: str, got: str, what: str, sets: list[str]) -> InputError:
+    """What to say of sets that will not do, and below it the commands that make them."""
+    return InputError(data_root, expected=expected, got=got, remedy="\n  ".join([what, *preparing(sets, data_root)]))
+
+
+def _listed(things: list[str], separator: str) -> str:
+    """The first of them, and how many more."""
+    more = f" and {len(things) - SHOWN} more" if len(things) > SHOWN else ""
+    return separator.join(things[:SHOWN]) + more

@@ -1,5 +1,6 @@
 """A recipe made small keeps what makes it the recipe; a recipe without data says how to get them."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from safetensors import safe_open
 from data_prep.miniatures.draw import prepare_miniature
 from mmembed.errors import InputError
 from mmembed.recipe import make_preprocessor, read_recipe
-from scripts.miniature import architecture_of, checkpoint_of, miniature
+from scripts import miniature as small_recipes
+from scripts.miniature import architecture_of, checkpoint_of, miniature, prepare_data
 from scripts.tables import check_data
 from scripts.train import CONFIGS, main
 
@@ -144,3 +146,17 @@ def test_the_preprocessor_of_a_recipe_is_that_of_its_embedder(tmp_path):
 
     assert made.tokenizer.get_vocab()
     assert made.settings == small.embedder.backbone
+
+
+def test_processes_that_begin_together_make_one_checkpoint(own, tmp_path, monkeypatch):
+    whole, made = read_recipe(own), []
+    small = miniature(whole, tmp_path)
+    make = small_recipes.make_embedder
+    monkeypatch.setattr(small_recipes, "make_embedder", lambda *given: made.append(given) or make(*given))
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(prepare_data, small, whole, tmp_path) for _ in range(2)]:
+            done.result()
+
+    assert len(made) == 1
+    assert checkpoint_of(whole, tmp_path).is_dir()
