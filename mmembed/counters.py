@@ -2,8 +2,9 @@
 
 Names in use: ``tower_forwards`` (media through a vision tower), ``language_rows`` and ``language_tokens`` (real ones),
 ``padded_tokens`` (tokens computed, padding included), ``media_decoded``, ``cache_hits`` (embeddings already known),
-``score_bytes`` (of similarities computed), ``gradient_reductions`` and ``sampler_operations``; as the most at one time,
-``score_bytes_at_once`` (of similarities held).
+``score_bytes`` (of similarities computed), ``gradient_reductions``, ``sampler_operations``, ``sam_images`` and
+``sam_prompts`` (pictures encoded and prompts decoded by SAM 2); as the most at one time, ``score_bytes_at_once`` (of
+similarities held).
 """
 
 from collections import Counter

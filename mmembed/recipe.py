@@ -148,7 +148,7 @@ def make_preprocessor(recipe: Recipe, data_root: Path) -> "Preprocessor":
     from mmembed.models.settings import LanguageSettings
 
     settings = recipe.embedder
-    regions = None if settings.regions is None else settings.regions.build()
+    regions = None if settings.regions is None else settings.regions.preparer()
     without = {"weights": False} if isinstance(settings.backbone, LanguageSettings) else {}
     texts = _texts(recipe, data_root) if getattr(settings.backbone, "scratch", None) is not None else None
     backbone = settings.backbone.build(prompt=settings.prompt, texts=texts, regions=regions, **without)
@@ -186,7 +186,7 @@ def _texts(recipe: Recipe, data_root: Path) -> Iterator[str]:
     from mmembed.data.tables import open_table
 
     if recipe.embedder.regions is not None:
-        yield from recipe.embedder.regions.build().vocabulary()
+        yield from recipe.embedder.regions.preparer().vocabulary()
     seen: set[str] = set()
     drawn = [source for stage in recipe.stages.values() for source in stage.mixture.values() if source.weight]
     for source in {source.table: source for source in drawn}.values():

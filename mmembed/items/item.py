@@ -1,6 +1,6 @@
 """Item: one thing to embed, and the forms in which people write it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union, cast
@@ -134,8 +134,19 @@ def _item_of_dict(value: Mapping[str, Any]) -> Item:
             raise InputError(
                 "item.content", expected="a list of parts", got=type(value["content"]).__name__, remedy="use [...]"
             )
+        if value.get("regions"):
+            raise InputError(
+                "item.regions", expected="regions beside the image that they are places in",
+                got="regions beside content",
+                remedy="put them into the part of content that has the image",
+            )  # fmt: skip
         parts = tuple(p if isinstance(p, str | Image | Video | Page) else _only_part(p) for p in value["content"])
         return Item(parts, instruction=instruction, layout=layout)
+    if value.get("regions") and value.get("image") is None:
+        raise InputError(
+            "item.regions", expected="an image, which they are places in", got="none",
+            remedy="add image, or leave regions out",
+        )  # fmt: skip
     content: list[Part] = []
     for key in _FIELD_ORDER:
         if value.get(key) is not None:
@@ -173,7 +184,7 @@ def _parts_of_field(key: str, value: Mapping[str, Any]) -> list[Part]:
     if key == "pdf":
         options = {name: value[name] for name in ("page", "dpi") if value.get(name) is not None}
         return [given if isinstance(given, Page) else Page(given, **options)]
-    regions = tuple(Region.of(region) for region in value.get("regions") or ())
+    regions = tuple(_regions_of(value.get("regions") or ()))
     pictures = list(given) if isinstance(given, list | tuple) else [given]
     if regions and len(pictures) != 1:
         raise InputError(
@@ -185,6 +196,19 @@ def _parts_of_field(key: str, value: Mapping[str, Any]) -> list[Part]:
     return [
         p if isinstance(p, Image) and not regions else Image(_image_source(p, "item.image"), regions) for p in pictures
     ]
+
+
+def _regions_of(given: Any) -> Iterator[Region]:
+    if not isinstance(given, list | tuple):
+        raise InputError(
+            "item.regions", expected="a list of regions", got=type(given).__name__,
+            remedy="write [...], also around one region",
+        )  # fmt: skip
+    for number, region in enumerate(given):
+        try:
+            yield Region.of(region)
+        except InputError as error:
+            raise error.within(f"item.regions[{number}]") from None
 
 
 def _video_source(given: Any) -> VideoSource:
@@ -209,6 +233,11 @@ def _video_source(given: Any) -> VideoSource:
 
 def _image_source(given: Any, where: str) -> ImageSource:
     if isinstance(given, Image):
+        if given.regions:
+            raise InputError(
+                where, expected="a picture without regions of its own", got=f"one with {len(given.regions)}",
+                remedy="give it as an image, and its regions in one place",
+            )  # fmt: skip
         return given.source
     if isinstance(given, str | Path | bytes) or (hasattr(given, "tobytes") and hasattr(given, "mode")):
         return cast(ImageSource, given)

@@ -1,6 +1,8 @@
 """Pictures, clips, pages and places in pictures: what an item holds besides words. Nothing here opens a picture."""
 
 import functools
+import math
+import numbers
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +15,9 @@ from mmembed.files import bytes_fingerprint, file_fingerprint, fingerprint
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image as Picture
+
+MAX_POINTS = 100
+"""Most points of one region; a person clicks a few, a table of thousands is a mask that was not drawn."""
 
 Box: TypeAlias = tuple[float, float, float, float]
 Point: TypeAlias = tuple[float, float, int]
@@ -54,9 +59,15 @@ class Region:
                     got=self.box,
                     remedy="give the two corners",
                 )
+            _check_numbers("region.box", self.box)
             x0, y0, x1, y1 = self.box
             if not (x0 < x1 and y0 < y1):
                 raise InputError("region.box", expected="x0 < x1 and y0 < y1", got=self.box, remedy="order the corners")
+        if len(self.points) > MAX_POINTS:
+            raise InputError(
+                "region.points", expected=f"at most {MAX_POINTS} points", got=f"{len(self.points):,}",
+                remedy="draw them as a mask",
+            )  # fmt: skip
         for point in self.points:
             if len(point) != 3 or point[2] not in (0, 1):
                 raise InputError(
@@ -65,6 +76,20 @@ class Region:
                     got=point,
                     remedy="1 is inside, 0 outside",
                 )
+            _check_numbers("region.points", point)
+        if self.mask is not None:
+            self._check_mask(self.mask)
+
+    def _check_mask(self, mask: "np.ndarray") -> None:
+        shape = getattr(mask, "shape", None)
+        if shape is None or len(shape) != 2 or mask.dtype.kind not in "bui":
+            got = type(mask).__name__ if shape is None else f"{mask.dtype} of shape {shape}"
+            raise InputError(
+                "region.mask", expected="a boolean array [H, W] of the picture's size", got=got,
+                remedy="threshold it: mask > 0.5",
+            )  # fmt: skip
+        if not mask.any():
+            raise InputError("region.mask", expected="at least one pixel inside", got="none", remedy="leave it out")
 
     def _has(self, name: str) -> bool:
         value = getattr(self, name)
@@ -75,18 +100,54 @@ class Region:
         """A Region from its dict form: ``{"box": [...]}``, ``{"points": [...]}`` or ``{"mask": array}``."""
         if isinstance(value, Region):
             return value
+        if not isinstance(value, Mapping):
+            raise InputError(
+                "region", expected="an object with box, points or mask", got=repr(value),
+                remedy="write {'box': [x0, y0, x1, y1]}",
+            )  # fmt: skip
         refuse_unknown(value, {"box", "points", "mask"}, "region")
-        box, points, mask = value.get("box"), value.get("points"), value.get("mask")
+        box, points = value.get("box"), value.get("points")
         return cls(
-            box=cast(Box, tuple(float(v) for v in box)) if box is not None else None,
-            points=tuple((float(p[0]), float(p[1]), int(p[2])) if len(p) == 3 else tuple(p) for p in points or ()),
-            mask=mask,
+            box=None if box is None else cast(Box, _floats("region.box", box, "4 numbers x0 y0 x1 y1")),
+            points=() if points is None else tuple(map(_point, _values("region.points", points, "a list of points"))),
+            mask=value.get("mask"),
         )
 
     def fingerprint(self) -> str:
         """Names the region's content."""
         mask = b"" if self.mask is None else repr(self.mask.shape).encode() + self.mask.astype(bool).tobytes()
         return fingerprint(repr(self.box), repr(self.points), mask)
+
+
+def _values(where: str, given: Any, expected: str) -> tuple[Any, ...]:
+    try:
+        return tuple(given)
+    except TypeError as error:
+        raise InputError(where, expected=expected, got=repr(given), remedy="write [...]") from error
+
+
+def _floats(where: str, given: Any, expected: str) -> tuple[float, ...]:
+    values = _values(where, given, expected)
+    try:
+        return tuple(float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise InputError(where, expected=expected, got=repr(given), remedy="write numbers, unquoted") from error
+
+
+def _point(given: Any) -> Point:
+    """A point; what is no point, or has another label than 0 or 1, is left to :class:`Region` to judge."""
+    expected = "(x, y, label) with label 0 or 1"
+    values = _values("region.points", given, expected)
+    if len(values) != 3:
+        return cast(Point, values)
+    label = values[2]
+    xy = _floats("region.points", values[:2], expected)
+    return cast(Point, (*xy, int(label) if label in (0, 1) else label))
+
+
+def _check_numbers(where: str, values: tuple[Any, ...]) -> None:
+    if not all(isinstance(value, numbers.Real) and math.isfinite(value) for value in values):
+        raise InputError(where, expected="finite numbers", got=values, remedy="give pixels of the original picture")
 
 
 @dataclass(frozen=True)

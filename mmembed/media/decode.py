@@ -1,6 +1,8 @@
 """One door to all media: whatever it is, it comes out as RGB pictures."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeAlias
 
 import PIL.Image
 
@@ -11,18 +13,22 @@ from mmembed.media.pages import render_page
 from mmembed.media.settings import MediaSettings
 from mmembed.media.video import Frames, load_video
 
+Redraw: TypeAlias = Callable[[Image, PIL.Image.Image], PIL.Image.Image]
+"""Draws regions into a decoded picture, or cuts it to them."""
 
-def decode(medium: Media, settings: MediaSettings) -> Frames:
+
+def decode(medium: Media, settings: MediaSettings, redraw: Redraw | None = None) -> Frames:
     """The pictures of a medium: one of an image or page (``fps`` 0), several of a video.
 
-    Counts ``media_decoded`` once a medium.
+    ``redraw`` sees an image with regions before anything else is done to it. Counts ``media_decoded`` once a medium.
 
     Raises:
         MediaError: it cannot be opened, decoded or trusted.
         InputError: a region or a stretch of time lies outside of it.
     """
     if isinstance(medium, Image):
-        frames = _still(open_image(medium, settings))
+        picture = open_image(medium, settings)
+        frames = _still(redraw(medium, picture) if redraw is not None and medium.regions else picture)
     elif isinstance(medium, Page):
         frames = _still(render_page(medium, settings))
     else:
@@ -33,7 +39,8 @@ def decode(medium: Media, settings: MediaSettings) -> Frames:
 
 def _squared(frames: Frames, side: int) -> Frames:
     # Pillow's default filter, as in the published code
-    return replace(frames, pictures=tuple(picture.resize((side, side)) for picture in frames.pictures))
+    squares = tuple(picture.resize((side, side)) for picture in frames.pictures)
+    return replace(frames, pictures=squares, original_size=frames.size)
 
 
 def _still(picture: PIL.Image.Image) -> Frames:

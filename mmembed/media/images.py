@@ -10,9 +10,11 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import PIL.Image
 import PIL.ImageOps
+from PIL import ExifTags
 
 from mmembed.errors import MediaError
 from mmembed.items import Image, ImageSource
@@ -22,6 +24,9 @@ from mmembed.media.sources import existing_file, source_name
 
 # everything Pillow's decoders raise for bytes that they cannot follow
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, zlib.error)
+
+# EXIF orientations of a picture that is to be turned by a quarter
+_ON_ITS_SIDE = (5, 6, 7, 8)
 
 
 def open_image(image: Image, settings: MediaSettings) -> PIL.Image.Image:
@@ -40,6 +45,20 @@ def open_image(image: Image, settings: MediaSettings) -> PIL.Image.Image:
         picture = _decoded(image.source, settings, name)
     check_regions(image, *picture.size)
     return picture
+
+
+def picture_size(image: Image, settings: MediaSettings) -> tuple[int, int]:
+    """Width and height of what :func:`open_image` would give, most often from the file's first bytes alone.
+
+    Raises:
+        MediaError: the file is missing, no picture, or larger than the limit.
+    """
+    name = source_name(image.source)
+    with _complaints(name, settings):
+        if isinstance(image.source, PIL.Image.Image):
+            return _upright_size(image.source, settings, name)
+        with PIL.Image.open(_opened(image.source)) as picture:
+            return _upright_size(picture, settings, name)
 
 
 def check_size(width: int, height: int, settings: MediaSettings, name: str) -> None:
@@ -63,8 +82,19 @@ def to_rgb(picture: PIL.Image.Image, alpha: Alpha) -> PIL.Image.Image:
 def _decoded(source: ImageSource, settings: MediaSettings, name: str) -> PIL.Image.Image:
     if isinstance(source, PIL.Image.Image):
         return _upright_rgb(source, settings, name)
-    with PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else existing_file(source)) as picture:
+    with PIL.Image.open(_opened(source)) as picture:
         return _upright_rgb(picture, settings, name)
+
+
+def _opened(source: str | Path | bytes) -> io.BytesIO | Path:
+    return io.BytesIO(source) if isinstance(source, bytes) else existing_file(source)
+
+
+def _upright_size(picture: PIL.Image.Image, settings: MediaSettings, name: str) -> tuple[int, int]:
+    width, height = picture.size
+    check_size(width, height, settings, name)
+    turned = settings.exif and picture.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
+    return (height, width) if turned else (width, height)
 
 
 def _upright_rgb(picture: PIL.Image.Image, settings: MediaSettings, name: str) -> PIL.Image.Image:

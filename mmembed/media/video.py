@@ -30,12 +30,19 @@ class Frames:
         indices: number of each picture in the whole clip, from 0.
         fps: frames a second of the clip; 0 for a still picture or page.
         span: frames of the stretch that the pictures were sampled from.
+        original_size: width and height before the pictures were made squares; None where they were not.
     """
 
     pictures: tuple[PIL.Image.Image, ...]
     indices: tuple[int, ...]
     fps: float
     span: int = 1
+    original_size: tuple[int, int] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height that coordinates in the first picture are relative to."""
+        return self.original_size or self.pictures[0].size
 
     @property
     def seconds_apart(self) -> float:

@@ -1,15 +1,16 @@
 """What every backbone is: a picklable preprocessor and a module with the verbs vision, embed and run."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from mmembed.errors import InputError
 from mmembed.items import Item
-from mmembed.models.region_encoders import RegionEncoder
-from mmembed.models.sequence import Batch, Features, Hidden, Row, Sequence
+from mmembed.models.region_encoders.preparer import RegionPreparer
+from mmembed.models.sequence import Batch, Features, Hidden, PatchMap, Row, Sequence
 from mmembed.models.settings import ComposerSettings, LastToken, Lora, PoolerSettings, PromptStyle, Side
 
 
@@ -23,6 +24,28 @@ class Preprocessor(Protocol):
         """A small item for which every part of the model runs."""
 
 
+def _as_they_are(batch: Batch, values: Tensor) -> Tensor:
+    return values
+
+
+@dataclass(frozen=True)
+class PatchEmbedding:
+    """Where a tower turns pixels into its first states.
+
+    Args:
+        module: takes blocks of pixels and gives states; a hook on its output may add to them.
+        width: numbers of a state.
+        patch: pixels of a patch: frames, height, width.
+        blocks: what of a number for each pixel of a batch ``[P, F, p, p]`` belongs to the blocks that the module takes
+            ``[Q, F, p, p]``, where it takes others than the batch's.
+    """
+
+    module: nn.Module
+    width: int
+    patch: tuple[int, int, int]
+    blocks: Callable[[Batch, Tensor], Tensor] = _as_they_are
+
+
 class Backbone(nn.Module):
     """A model without its head; it reads what its family reads. Subclasses are adapters around an installed library.
 
@@ -31,6 +54,8 @@ class Backbone(nn.Module):
         preprocessor: picklable, CPU only.
         width: D, the size of a hidden state.
         usual_pooler: how its hidden states are pooled where the settings do not say.
+        keeps_tokens: whether its sequences have tokens that a region encoder may fill.
+        taps: layers of the tower whose states :meth:`vision` gives along; see :meth:`tap`.
         head: what a full model, with its head, calls the base model, and a dot; empty where there is no such model.
         unused: beginnings of the names of weights that no embedding depends on; they never train.
     """
@@ -40,6 +65,8 @@ class Backbone(nn.Module):
     width: int
     usual_pooler: PoolerSettings = LastToken()
     unused: tuple[str, ...] = ()
+    keeps_tokens: bool = False
+    taps: tuple[int, ...] = ()
     head: str = "model."
 
     @classmethod
@@ -49,7 +76,7 @@ class Backbone(nn.Module):
         *,
         prompt: PromptStyle,
         texts: Iterable[str] | None = None,
-        regions: RegionEncoder | None = None,
+        regions: RegionPreparer | None = None,
     ) -> Self:
         """Open the checkpoint the settings name, or make the scratch one, and load its adapter.
 
@@ -73,6 +100,46 @@ class Backbone(nn.Module):
     def embed(self, batch: Batch, features: Features) -> Sequence:
         """Token embeddings with the media's features in their slots."""
         raise NotImplementedError
+
+    def patch_maps(self, batch: Batch, features: list[Tensor]) -> list[PatchMap | None]:
+        """The features of each distinct medium, or one of its taps, as a map of the picture; None of a clip.
+
+        Args:
+            batch: the media.
+            features: ``[v, C]`` each, as :meth:`vision` gives them.
+
+        Raises:
+            InputError: the family has no map of patches.
+        """
+        raise InputError(
+            "regions", expected="a backbone whose tower gives features of patches where they lie in the picture",
+            got=type(self).__name__, remedy="use TextRegions, Overlay or Crop, or another backbone",
+        )  # fmt: skip
+
+    def tap(self, layers: tuple[int, ...]) -> list[int]:
+        """Let :meth:`vision` give the states of these layers of the tower, too; 0 are its embeddings, -1 is the last.
+
+        Returns:
+            How many numbers a state of each has.
+
+        Raises:
+            InputError: a layer that the tower has not, or a family that does not give them.
+        """
+        raise InputError(
+            "regions.layers", expected="a backbone that gives the states of its tower's layers",
+            got=type(self).__name__, remedy="leave layers out",
+        )  # fmt: skip
+
+    def patch_embedding(self) -> PatchEmbedding:
+        """Where the tower turns pixels into its first states.
+
+        Raises:
+            InputError: a family whose patches cannot be marked.
+        """
+        raise InputError(
+            "regions", expected="a backbone whose tower embeds patches of pixels", got=type(self).__name__,
+            remedy="use another region encoder or backbone",
+        )  # fmt: skip
 
     def run(self, sequence: Sequence, layers: tuple[int, ...] = ()) -> Hidden:
         """The language model over the sequence; states after the final norm, and of the layers asked for."""

@@ -87,7 +87,7 @@ def open_checkpoint(
         config = family.read_config(path, where)
         family.check(config.model_type, f"{path}: model_type")
         how |= {"dtype": getattr(torch, dtype), "attn_implementation": attention, "trust_remote_code": False}
-        with _quiet():
+        with quiet():
             if weights:
                 model, info = AutoModel.from_pretrained(
                     path,
@@ -131,7 +131,7 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
             directory, expected="weights as they were opened, or an adapter on them", got="a quantised base alone",
             remedy="name the base, with quantize, where it is used",
         )  # fmt: skip
-    with _quiet():
+    with quiet():
         checkpoint.model.save_pretrained(directory)
     checkpoint.tokenizer.save_pretrained(directory)
     if checkpoint.preprocessing:
@@ -177,7 +177,7 @@ def _settle_quantised(model: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the library's own report and bar: what it would say is checked, and said, here."""
     level, bars = library_logging.get_verbosity(), library_logging.is_progress_bar_enabled()
     library_logging.set_verbosity_error()

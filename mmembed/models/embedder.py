@@ -20,18 +20,21 @@ from mmembed.models.features import SharedFeatures
 from mmembed.models.media_cache import MediaCache
 from mmembed.models.precision import whole_convolutions
 from mmembed.models.profiles import load_profile
+from mmembed.models.region_encoders.encoder import RegionEncoder, check_region_encoder
 from mmembed.models.saved import (
     POOLER_FILE,
+    REGIONS_FILE,
     SETTINGS_FILE,
     base_of,
     beside,
     folder_beside,
-    load_pooler,
+    load_part,
     override,
     refuse_foreign,
     refuse_run,
-    save_pooler,
+    save_part,
     saved_settings,
+    weights_of,
 )
 from mmembed.models.sequence import Batch, Features, Row, collate
 from mmembed.models.settings import EmbedderSettings, Side
@@ -46,7 +49,7 @@ MAX_PADDING = 0.2
 
 
 class Embedder(nn.Module):
-    """Backbone, pooler and normalisation, with the settings that made them."""
+    """Backbone, region encoder, pooler and normalisation, with the settings that made them."""
 
     def __init__(self, settings: EmbedderSettings, *, texts: Iterable[str] | None = None) -> None:
         """Build from settings; ``texts`` train the tokenizer of a scratch backbone.
@@ -57,24 +60,34 @@ class Embedder(nn.Module):
         check_types(settings)
         if settings.lora is not None and getattr(settings.backbone, "scratch", None) is not None:
             raise InputError("lora", expected="a checkpoint to adapt", got="a scratch model", remedy="train it whole")
-        regions = None if settings.regions is None else settings.regions.build()
+        regions = None if settings.regions is None else settings.regions.preparer()
         self.backbone: Backbone = settings.backbone.build(prompt=settings.prompt, texts=texts, regions=regions)
         pooler = settings.pooler or self.backbone.usual_pooler
         self.backbone.check_pooler(pooler)
         self.settings = replace(settings, pooler=pooler)
         self.pooler = pooler.build(self.backbone.width, self.backbone.token_id)
         if settings.pooler_weights is not None:
-            load_pooler(self.pooler, settings.pooler_weights)
+            load_part(self.pooler, settings.pooler_weights, "pooler")
+        self.regions = RegionEncoder() if settings.regions is None else settings.regions.build(self.backbone)
+        check_region_encoder(self.regions, self.backbone)
+        if settings.regions_weights is not None:
+            load_part(self.regions, settings.regions_weights, "region encoder")
         if settings.lora is not None and not self.has_adapter:
             self.backbone.check_lora(settings.lora)
             add_lora(self.backbone.model, settings.lora, self.backbone.trained_tokens)
         self.trainable = self._trainable()
-        """Names of the parameters that training may change: all, or an adapter's and the pooler's."""
+        """Names of the parameters that training may change: all, or an adapter's and those of the parts beside."""
 
     @property
     def has_adapter(self) -> bool:
         """Whether the weights are a base model's with an adapter in them."""
         return hasattr(self.backbone.model, "peft_config")
+
+    @property
+    def tower_is_frozen(self) -> bool:
+        """Whether no weight that a medium's features depend on trains, so that they may be computed once and kept."""
+        marks = self.regions.marks_patches and any(p.requires_grad for p in self.regions.parameters())
+        return self.backbone.tower_is_frozen and not marks
 
     @property
     def device(self) -> torch.device:
@@ -95,6 +108,11 @@ class Embedder(nn.Module):
         """Keep up to ``max_bytes`` of prepared media in memory (each process its own)."""
         self.backbone.preprocessor.cache = MediaCache(max_bytes)  # type: ignore[attr-defined]
 
+    def vision(self, batch: Batch) -> Features:
+        """The features of the batch's distinct media."""
+        with whole_convolutions(), self.regions.marking(batch, self.backbone):
+            return self.backbone.vision(batch)
+
     def forward(self, batch: Batch, features: Features | None = None) -> Tensor:
         """Embeddings ``[B, D]`` of a batch, in float32; unit length unless the settings say otherwise.
 
@@ -103,9 +121,9 @@ class Embedder(nn.Module):
             features: the media's features where they are known already (a frozen tower's).
         """
         if features is None:
-            with whole_convolutions():
-                features = self.backbone.vision(batch)
-        hidden = self.backbone.run(self.backbone.embed(batch, features), self.pooler.layers)
+            features = self.vision(batch)
+        sequence = self.regions(self.backbone.embed(batch, features), batch, features, self.backbone)
+        hidden = self.backbone.run(sequence, self.pooler.layers)
         pooled = self.pooler(hidden).float()
         return F.normalize(pooled, dim=-1) if self.settings.normalize else pooled
 
@@ -178,7 +196,7 @@ class Embedder(nn.Module):
         """Write the weights and ``embedder.yaml``; the directory appears whole or not at all.
 
         A saved embedder that stands there is replaced. A model that trained an adapter saves the adapter and names its
-        base. Weights of the pooler stand beside either.
+        base. Weights of the pooler and of the region encoder stand beside either.
 
         Raises:
             InputError: something else than a saved embedder stands there, or weights that are not saved: a quantised
@@ -195,8 +213,12 @@ class Embedder(nn.Module):
             else:
                 self.backbone.save(part)
                 backbone = backbone.saved()
-            pooler = f"./{POOLER_FILE}" if save_pooler(self.pooler, part / POOLER_FILE) else None
-            settings = replace(self.settings, backbone=backbone, pooler_weights=pooler)
+            files = {"pooler_weights": (self.pooler, POOLER_FILE), "regions_weights": (self.regions, REGIONS_FILE)}
+            saved: dict[str, Any] = {
+                key: f"./{name}" if save_part(of, part / name) else None for key, (of, name) in files.items()
+            }
+            regions = None if self.settings.regions is None else self.settings.regions.saved()
+            settings = replace(self.settings, backbone=backbone, regions=regions, **saved)
             write_text(part / SETTINGS_FILE, dump_yaml(settings))
 
     @classmethod
@@ -207,6 +229,7 @@ class Embedder(nn.Module):
         adapter: str | None = None,
         profile: str | None = None,
         device: str | torch.device | None = None,
+        regions: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> Self:
         """Open a saved run, a Hub repository with ``embedder.yaml``, or a released checkpoint with a profile.
@@ -216,6 +239,7 @@ class Embedder(nn.Module):
             adapter: LoRA or DoRA to load onto it.
             profile: how a released checkpoint embeds, e.g. ``vlm2vec``; what ``embedder.yaml`` says is used otherwise.
             device: where to put it; a GPU if there is one.
+            regions: settings of the region encoder by name, e.g. ``{"checkpoint": "sam2.1_hiera_base_plus.pt"}``.
             overrides: settings of the backbone by name, e.g. ``dtype="bfloat16"``, ``max_pixels=...``.
 
         Raises:
@@ -226,22 +250,20 @@ class Embedder(nn.Module):
             refuse_run(model)
         values = load_profile(profile) if profile else saved_settings(str(model), revision)
         settings = read_settings(EmbedderSettings, values, where=f"{model}: {SETTINGS_FILE}")
-        settings = override(settings, overrides)
+        settings = override(settings, overrides, regions)
         backbone: Any = settings.backbone
         places = {"path": str(model) if profile or backbone.path in (None, ".") else backbone.path}
         if adapter is not None:
             places["adapter"] = adapter
         elif backbone.adapter is not None and backbone.adapter.startswith("./"):
             places["adapter"] = folder_beside(str(model), backbone.adapter.removeprefix("./"), revision)
-        pooler = settings.pooler_weights
-        if pooler is not None and pooler.startswith("./"):
-            pooler = beside(str(model), pooler.removeprefix("./"), revision)
-        embedder = cls(replace(settings, backbone=replace(backbone, **places), pooler_weights=pooler))
-        if pooler is None and embedder.pooler.state_dict():
-            raise InputError(
-                model, expected=f"the pooler's trained weights, {POOLER_FILE}", got="pooler_weights: null",
-                remedy="train the pooler first: Embedder(settings) starts it afresh",
-            )  # fmt: skip
+        files: dict[str, Any] = {}
+        for key in ("pooler_weights", "regions_weights"):
+            file = getattr(settings, key)
+            is_beside = file is not None and file.startswith("./")
+            files[key] = beside(str(model), file.removeprefix("./"), revision) if is_beside else file
+        embedder = cls(replace(settings, backbone=replace(backbone, **places), **files))
+        embedder._refuse_untrained(str(model))
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             return embedder.to(chosen).eval()
@@ -250,6 +272,20 @@ class Embedder(nn.Module):
                 "device", expected="cpu, cuda, cuda:1 or another of torch's devices", got=f"'{chosen}': {error}",
                 remedy="leave it out for a GPU if there is one",
             ) from error  # fmt: skip
+
+    def _refuse_untrained(self, model: str) -> None:
+        """Refuse a part that starts afresh in a model that is opened to embed."""
+        parts = (
+            ("pooler", self.pooler, POOLER_FILE, self.settings.pooler_weights),
+            ("region encoder", self.regions, REGIONS_FILE, self.settings.regions_weights),
+        )
+        for name, part, file, given in parts:
+            if given is None and weights_of(part):
+                key = file.replace(".safetensors", "_weights")
+                raise InputError(
+                    model, expected=f"the {name}'s trained weights, {file}", got=f"{key}: null",
+                    remedy=f"train the {name} first: Embedder(settings) starts it afresh",
+                )  # fmt: skip
 
     def _trainable(self) -> frozenset[str]:
         """The names of what trains, once weights that no embedding depends on are frozen."""
@@ -294,7 +330,7 @@ class Embedder(nn.Module):
         names = list(distinct)
         lengths = [len(distinct[name]) for name in names]
         seen = Counter(medium.fingerprint for row in distinct.values() for medium in row.media)
-        features = SharedFeatures(self.backbone, only={name for name, times in seen.items() if times > 1})
+        features = SharedFeatures(self.vision, only={name for name, times in seen.items() if times > 1})
         for chunk in plan_chunks(lengths, max_tokens=batch_tokens, max_padding=MAX_PADDING):
             batch = collate([distinct[names[i]] for i in chunk]).to(self.device)
             for i, vector in zip(chunk, self(batch, features.of(batch)).cpu(), strict=True):

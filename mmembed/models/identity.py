@@ -33,6 +33,7 @@ _NOT_SETTINGS = (
     *("path", "revision", "adapter", "adapter_revision", "scratch", "gradient_checkpointing", "padding_side"),
     *("special_tokens", "image_tower"),
 )
+_NOT_OF_REGIONS = ("checkpoint", "revision", "sam", "sam_revision", "cache_mb")
 _NOT_OF_ADAPTER = ("base_model_name_or_path", "revision", "inference_mode", "task_type", "auto_mapping", "peft_version")
 
 
@@ -67,10 +68,13 @@ def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
 
 def _settings(model: Embedder) -> dict[str, str]:
     values = dump_settings(model.settings)
-    for name in ("lora", "pooler_weights"):
+    for name in ("lora", "pooler_weights", "regions_weights"):
         values.pop(name)
     for name in _NOT_SETTINGS:
         values["backbone"]["init_args"].pop(name, None)
+    if model.settings.regions is not None:
+        for name in _NOT_OF_REGIONS:
+            values["regions"]["init_args"].pop(name, None)
     return {name.replace("init_args.", ""): json.dumps(value) for name, value in flat_settings(values).items()}
 
 

@@ -18,7 +18,7 @@ from mmembed.models.opening import open_family
 from mmembed.models.policies import attention_mask, check_window, kernel_switch
 from mmembed.models.preprocess import LanguagePreprocessor
 from mmembed.models.prompts import Kind
-from mmembed.models.region_encoders import RegionEncoder
+from mmembed.models.region_encoders.preparer import RegionPreparer
 from mmembed.models.sequence import Batch, Features, Hidden, Padding, Sequence
 from mmembed.models.settings import LanguageSettings, PromptStyle
 from mmembed.models.special_tokens import special_ids
@@ -40,6 +40,7 @@ class LanguageBackbone(Backbone):
     """
 
     family: ClassVar[Family]
+    keeps_tokens = True
     preprocessor: LanguagePreprocessor
     settings: LanguageSettings
 
@@ -48,7 +49,7 @@ class LanguageBackbone(Backbone):
         checkpoint: Checkpoint,
         settings: LanguageSettings,
         prompt: PromptStyle,
-        regions: RegionEncoder | None = None,
+        regions: RegionPreparer | None = None,
     ) -> None:
         super().__init__()
         self.model = checkpoint.model
@@ -67,7 +68,7 @@ class LanguageBackbone(Backbone):
         *,
         prompt: PromptStyle,
         texts: Iterable[str] | None = None,
-        regions: RegionEncoder | None = None,
+        regions: RegionPreparer | None = None,
         weights: bool = True,
     ) -> Self:
         """See :meth:`Backbone.open`; without ``weights`` the model has shapes alone, for its preprocessor's sake."""
@@ -86,7 +87,7 @@ class LanguageBackbone(Backbone):
             InputError: a checkpoint or settings that the family cannot run.
         """
 
-    def make_preprocessor(self, prompt: PromptStyle, regions: RegionEncoder | None) -> LanguagePreprocessor:
+    def make_preprocessor(self, prompt: PromptStyle, regions: RegionPreparer | None) -> LanguagePreprocessor:
         """The family's own, of ``self.checkpoint`` and ``self.settings``."""
         raise NotImplementedError
 
@@ -102,7 +103,8 @@ class LanguageBackbone(Backbone):
 
     def embed(self, batch: Batch, features: Features) -> Sequence:
         """Look up the tokens and put each medium's features into its slots."""
-        embeds = self.language_model.get_input_embeddings()(batch.ids)
+        # a token kept free for a region is looked up as any, and filled later
+        embeds = self.language_model.get_input_embeddings()(batch.ids.clamp(min=0))
         visual = (batch.kinds == Kind.IMAGE) | (batch.kinds == Kind.VIDEO)
         deepstack = []
         if len(batch.slots):

@@ -4,25 +4,28 @@ CPU only and picklable. A family says how it prepares a medium and which token s
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, ClassVar
 
 import jinja2
 import PIL.Image
 import torch
+from PIL.Image import Image as Picture
 from torch import Tensor
 
 from mmembed.errors import InputError
 from mmembed.files import fingerprint
-from mmembed.items import Image, Item, Media, Video
+from mmembed.items import Image, Item, Media, Region, Video
 from mmembed.media.decode import decode
+from mmembed.media.regions import scale_regions, without_regions
 from mmembed.media.video import Frames
 from mmembed.models.media_cache import MediaCache
 from mmembed.models.positions import Run, sequential_positions
 from mmembed.models.prompts import Kind, Segment, render
-from mmembed.models.region_encoders import RegionEncoder, without_regions
-from mmembed.models.sequence import PreparedMedium, Row
+from mmembed.models.region_encoders.preparer import RegionPreparer
+from mmembed.models.region_prompts import RegionSlot
+from mmembed.models.sequence import KEPT_FREE, PreparedMedium, Row
 from mmembed.models.settings import BackboneSettings, LanguageSettings, PromptStyle, Side
 from mmembed.models.tokens import Token, check_placeholders, tokenize_whole
 
@@ -43,6 +46,7 @@ class Prepared:
         pads: tokens that each placeholder in ``words`` stands for.
         grid: its tokens in time, height and width, where positions follow them (M-RoPE).
         time_step: positions between two steps in time.
+        size: width and height that coordinates of regions are relative to.
     """
 
     medium: PreparedMedium
@@ -50,10 +54,11 @@ class Prepared:
     pads: tuple[int, ...]
     grid: tuple[int, int, int] | None = None
     time_step: float = 1.0
+    size: tuple[int, int] = (0, 0)
 
 
 class MediaPreprocessor:
-    """What every preprocessor does with the media of an item: decode them once, and say in words where regions are.
+    """What every preprocessor does with the media of an item: decode them once, and say where regions are.
 
     Args:
         settings: of the backbone.
@@ -65,7 +70,7 @@ class MediaPreprocessor:
     pixel_settings: ClassVar[tuple[str, ...]] = ()
     """Names of the settings that a prepared medium depends on besides its content."""
 
-    def __init__(self, settings: BackboneSettings, prompt: PromptStyle, regions: RegionEncoder | None) -> None:
+    def __init__(self, settings: BackboneSettings, prompt: PromptStyle, regions: RegionPreparer | None) -> None:
         self.settings: Any = settings
         self.prompt = prompt
         self.regions = regions
@@ -96,28 +101,50 @@ class MediaPreprocessor:
         """What ``prepare`` makes of a medium, kept in memory under ``key``."""
         found = self.cache.get(key) if self.cache is not None else None
         if found is None:
-            frames = decode(medium, self.settings.media)
-            found = prepare(medium, frames, fingerprint(key, self._preprocessing))
+            found = self._decoded(medium, key, prepare)
             if self.cache is not None:
-                self.cache.put(key, found, found.medium.pixels.nbytes)
+                self.cache.put(key, found, found.medium.nbytes)
         return found
 
-    def _region_words(self, item: Item, prepared: Sequence[Prepared]) -> Sequence[str]:
-        """For each medium the words that tell its regions."""
-        marked = [medium for medium in item.media if isinstance(medium, Image) and medium.regions]
-        if marked and self.settings.media.square is not None:
-            raise InputError(
-                "image.regions", expected="no regions where media.square distorts the pictures", got=len(marked),
-                remedy="leave media.square out",
-            )  # fmt: skip
+    def _decoded(self, medium: Media, key: str, prepare: Callable[[Media, Frames, str], Prepared]) -> Prepared:
+        frames = decode(medium, self.settings.media, None if self.regions is None else self.regions.redraw)
+        name = fingerprint(key, self._preprocessing)
+        found = prepare(medium, frames, name)
         if self.regions is not None:
-            return self.regions.prepare(item, [p.medium.size for p in prepared])
-        if marked:
+
+            def cut(picture: Picture) -> Tensor:
+                return prepare(medium, replace(frames, pictures=(picture,)), name).medium.pixels
+
+            shown = medium
+            if isinstance(medium, Image):
+                shown = scale_regions(medium, frames.size, frames.pictures[0].size)
+            whole = self.regions.complete(found.medium, shown, frames.pictures[0], cut)
+            found = replace(found, medium=whole)
+        return replace(found, size=frames.size)
+
+    def _seen(self, item: Item) -> Item:
+        """The item with the regions of its pictures only where their pixels depend on them.
+
+        Raises:
+            InputError: regions, and no encoder to tell them.
+        """
+        marked = [medium for medium in item.media if isinstance(medium, Image) and medium.regions]
+        if marked and self.regions is None:
             raise InputError(
                 "image.regions", expected="no regions: this model has no region encoder", got=len(marked[0].regions),
                 remedy="set regions of the embedder, crop the picture, or say in words where to look",
             )  # fmt: skip
-        return [""] * len(prepared)
+        return item if self.regions is not None and self.regions.changes_pixels else without_regions(item)
+
+    def _region_words(self, item: Item, prepared: Sequence[Prepared]) -> list[str]:
+        """For each medium the words that tell its regions."""
+        told = zip(item.media, prepared, strict=True)
+        return [
+            self.regions.words(medium, p.size)
+            if self.regions is not None and isinstance(medium, Image) and medium.regions
+            else ""
+            for medium, p in told
+        ]
 
 
 class LanguagePreprocessor(MediaPreprocessor):
@@ -140,7 +167,7 @@ class LanguagePreprocessor(MediaPreprocessor):
         tokenizer: Any,
         settings: LanguageSettings,
         prompt: PromptStyle,
-        regions: RegionEncoder | None,
+        regions: RegionPreparer | None,
         placeholders: Mapping[int, str],
     ) -> None:
         super().__init__(settings, prompt, regions)
@@ -154,20 +181,24 @@ class LanguagePreprocessor(MediaPreprocessor):
             InputError: a medium that cannot be read or that the model has no input for, media or regions that do not
                 fit ``max_length``, or regions that are not in their picture or that no encoder would tell.
         """
-        whole = without_regions(item)
-        prepared = self.prepare_all(whole.media)
+        prepared = self.prepare_all(self._seen(item).media)
         told = self._region_words(item, prepared)
-        words = [p.words for p in prepared]
+        slots = self._slots(item, prepared)
+        leading = sum(slot.tokens for slot in slots) if self.regions is not None and self.regions.leads else 0
+        behind = {} if leading else _tokens_by_medium(slots)
         segments = render(
-            whole, self.prompt, words, self._apply_template, told, self.words.values(), self.image_word
+            item, self.prompt, [p.words for p in prepared], self._apply_template, told, self.words.values(),
+            self.image_word, [self.free_word if i in behind else "" for i in range(len(prepared))],
         )  # fmt: skip
-        ids, kinds, runs = self._cut(*self._place(segments, prepared))
+        ids, kinds, runs = self._cut(*self._place(segments, prepared, behind), leading)
+        positions = self.positions(runs)
         return Row(
-            ids=torch.tensor(ids, dtype=torch.long),
-            kinds=torch.tensor(kinds, dtype=torch.uint8),
-            positions=self.positions(runs),
+            ids=torch.tensor([KEPT_FREE] * leading + ids, dtype=torch.long),
+            kinds=torch.tensor([int(Kind.REGION)] * leading + kinds, dtype=torch.uint8),
+            positions=torch.cat([positions.new_zeros(3, leading), positions + leading], dim=1),
             media=tuple(p.medium for p in prepared),
             side=side,
+            regions=tuple(slots),
         )
 
     @property
@@ -175,9 +206,15 @@ class LanguagePreprocessor(MediaPreprocessor):
         """The words of a picture, where a layout writes them without one."""
         return next(iter(self.words.values()), "")
 
+    @property
+    def free_word(self) -> str:
+        """The placeholder of tokens that a region encoder fills."""
+        return next(iter(self.words.values()), "")
+
     def filler(self) -> Item:
-        """A small item for which every part of the model runs: a picture."""
-        return Item((Image(PIL.Image.new("RGB", (FILLER_SIDE, FILLER_SIDE))),))
+        """A small item for which every part of the model runs: a picture, with a region where there is an encoder."""
+        regions = () if self.regions is None else (Region(box=(0, 0, FILLER_SIDE, FILLER_SIDE)),)
+        return Item((Image(PIL.Image.new("RGB", (FILLER_SIDE, FILLER_SIDE)), regions),))
 
     def prepare_all(self, media: Sequence[Media]) -> list[Prepared]:
         """The media of an item, each by itself; a family may show several otherwise than one."""
@@ -191,10 +228,20 @@ class LanguagePreprocessor(MediaPreprocessor):
         """The prompt's tokens; the whole string at once unless a family cuts it."""
         return tokenize_whole(self.tokenizer, segments)
 
+    def _slots(self, item: Item, prepared: Sequence[Prepared]) -> list[RegionSlot]:
+        """The tokens to keep free for the regions of the item's media, in order."""
+        if self.regions is None:
+            return []
+        media = enumerate(zip(item.media, prepared, strict=True))
+        return [slot for number, (medium, p) in media for slot in self.regions.slots(number, medium, p.size)]
+
     def _place(
-        self, segments: Sequence[Segment], prepared: Sequence[Prepared]
+        self, segments: Sequence[Segment], prepared: Sequence[Prepared], free: Mapping[int, int]
     ) -> tuple[list[int], list[int], list[Run]]:
-        """Ids, kinds and runs of the tokens, each placeholder of a medium repeated for what it stands for."""
+        """Ids, kinds and runs of the tokens, each placeholder of a medium repeated for what it stands for.
+
+        ``free`` says how many tokens are kept free behind a medium, by its number.
+        """
         ids: list[int] = []
         kinds: list[int] = []
         runs: list[Run] = []
@@ -205,6 +252,9 @@ class LanguagePreprocessor(MediaPreprocessor):
                 medium = prepared[segment.medium]
                 count = next(pads[segment.medium])
                 run = Run(count, medium.grid, medium.time_step)
+            elif segment.free_for is not None:
+                token, count = KEPT_FREE, free[segment.free_for]
+                run = Run(count)
             elif segment.medium is not None:
                 kind = Kind.TEMPLATE
             ids += [token] * count
@@ -212,9 +262,11 @@ class LanguagePreprocessor(MediaPreprocessor):
             runs.append(run)
         return ids, kinds, runs
 
-    def _cut(self, ids: list[int], kinds: list[int], runs: list[Run]) -> tuple[list[int], list[int], list[Run]]:
+    def _cut(
+        self, ids: list[int], kinds: list[int], runs: list[Run], leading: int
+    ) -> tuple[list[int], list[int], list[Run]]:
         """Cut words at the end, before a closing template; media and their regions are never cut."""
-        limit = self.settings.max_length or self.tokenizer.model_max_length
+        limit = (self.settings.max_length or self.tokenizer.model_max_length) - leading
         if len(ids) <= limit:
             return ids, kinds, runs
         closing = 0
@@ -224,7 +276,8 @@ class LanguagePreprocessor(MediaPreprocessor):
         keep = limit - closing
         if any(kind in (Kind.IMAGE, Kind.VIDEO, Kind.REGION) for kind in kinds[keep : len(kinds) - closing]):
             raise InputError(
-                "item", expected=f"media and regions within max_length {limit}", got=f"{len(ids)} tokens, some past it",
+                "item", expected=f"media and regions within max_length {limit + leading}",
+                got=f"{len(ids) + leading} tokens, some past it",
                 remedy=f"raise max_length or {self.smaller}",
             )  # fmt: skip
         tail = len(ids) - closing
@@ -261,3 +314,10 @@ class LanguagePreprocessor(MediaPreprocessor):
         first, ids = self.tokenizer.bos_token, self.tokenizer("").input_ids
         begins_itself = bool(first) and ids[:1] == [self.tokenizer.bos_token_id]
         return str(text).removeprefix(first) if begins_itself else str(text)
+
+
+def _tokens_by_medium(slots: Sequence[RegionSlot]) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for slot in slots:
+        counts[slot.medium] = counts.get(slot.medium, 0) + slot.tokens
+    return counts

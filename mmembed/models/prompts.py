@@ -33,11 +33,12 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of a prompt: its text, what it is, and which medium of the Item it stands for."""
+    """A piece of a prompt: its text, what it is, and the medium of the Item it stands for, or keeps tokens free for."""
 
     text: str
     kind: Kind
     medium: int | None = None
+    free_for: int | None = None
 
 
 ApplyTemplate = Callable[[list[dict[str, Any]], bool], str]
@@ -51,6 +52,7 @@ def render(
     region_words: Sequence[str] = (),
     placeholders: Collection[str] = ("<|image_pad|>", "<|video_pad|>"),
     image_word: str = "",
+    free_words: Sequence[str] = (),
 ) -> list[Segment]:
     """Write an Item in a style.
 
@@ -62,17 +64,20 @@ def render(
         region_words: for each medium, in order, words that point into it and stand right behind it; empty for none.
         placeholders: the tokens that the template writes where a medium stands.
         image_word: the text of a raw prompt where a layout has the word for a picture that the item has not.
+        free_words: for each medium, in order, the placeholder of tokens right behind it that a region encoder fills;
+            empty for none.
 
     Returns:
         Segments whose texts, joined, are the prompt.
     """
-    region_words = region_words or [""] * len(medium_words)
+    none = [""] * len(medium_words)
+    parts = _parts(item, medium_words, region_words or none, free_words or none)
     if isinstance(style, RawPrompt):
-        segments = _raw(item, style, medium_words, region_words, image_word)
+        segments = _raw(item, style, parts, image_word)
     elif isinstance(style, ChatPrompt):
         if apply_template is None:
             raise ValueError("the chat style needs the tokenizer's template")
-        segments = _Chat(item, style, medium_words, region_words, placeholders).segments(apply_template)
+        segments = _Chat(item, style, parts, placeholders).segments(apply_template)
     else:
         raise TypeError(f"no renderer for {type(style).__name__}")
     suffix = getattr(style, "suffix", "")
@@ -84,35 +89,45 @@ def medium_kind(part: Part) -> Kind:
     return Kind.VIDEO if isinstance(part, Video) else Kind.IMAGE
 
 
-def _parts(item: Item, medium_words: Sequence[str], region_words: Sequence[str]) -> list[Segment]:
+def _parts(
+    item: Item, medium_words: Sequence[str], region_words: Sequence[str], free_words: Sequence[str]
+) -> list[Segment]:
     segments, seen = [], 0
     for part in item.content:
         if isinstance(part, str):
             segments.append(Segment(part, Kind.TEXT))
         else:
             segments.append(Segment(medium_words[seen], medium_kind(part), seen))
+            if free_words[seen]:
+                segments.append(Segment(free_words[seen], Kind.REGION, free_for=seen))
             if region_words[seen]:
                 segments.append(Segment(region_words[seen], Kind.REGION))
             seen += 1
     return segments
 
 
-def _raw(
-    item: Item, style: RawPrompt, medium_words: Sequence[str], region_words: Sequence[str], image_word: str
-) -> list[Segment]:
-    parts = _parts(item, medium_words, region_words)
+def _raw(item: Item, style: RawPrompt, parts: list[Segment], image_word: str) -> list[Segment]:
     if item.layout is not None:
         return _laid_out(item.layout, parts, item.instruction or "", Segment(image_word, Kind.TEXT))
     instruction = [] if item.instruction is None else [Segment(item.instruction, Kind.INSTRUCTION)]
     separator = Segment(style.separator, Kind.TEMPLATE)
     if item.verbatim:
-        parts = [piece for p in parts for piece in ((separator, p) if p.kind is Kind.REGION else (p,))]
+        parts = [piece for p in parts for piece in ((separator, p) if _is_told(p) else (p,))]
         return [*instruction, separator, *parts] if instruction else parts
     media = [s for s in parts if s.kind is not Kind.TEXT]
     texts = [s for s in parts if s.kind is Kind.TEXT]
     # an empty instruction still brings its separator: the published strings have it
     pieces = [*media, *instruction, *texts]
-    return [piece for i, p in enumerate(pieces) for piece in ((separator, p) if i else (p,))]
+    written: list[Segment] = []
+    for piece in pieces:
+        # tokens kept free for a region belong to their picture
+        written += [separator, piece] if written and piece.free_for is None else [piece]
+    return written
+
+
+def _is_told(part: Segment) -> bool:
+    """Whether a part is words that tell a region, and not tokens that an encoder fills."""
+    return part.kind is Kind.REGION and part.free_for is None
 
 
 def _laid_out(layout: str, parts: Sequence[Segment], instruction: str, image_word: Segment) -> list[Segment]:
@@ -138,13 +153,12 @@ class _Chat:
         self,
         item: Item,
         style: ChatPrompt,
-        medium_words: Sequence[str],
-        region_words: Sequence[str],
+        parts: list[Segment],
         placeholders: Collection[str],
     ) -> None:
         self.item = item
         self.style = style
-        self.parts = _parts(item, medium_words, region_words)
+        self.parts = parts
         self.placeholders = placeholders
         self.placed: list[Segment] = []
 

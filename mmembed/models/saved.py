@@ -1,4 +1,4 @@
-"""What lies beside saved weights: ``embedder.yaml`` and changes to what it says, an adapter's base, pooler weights."""
+"""What lies beside saved weights: ``embedder.yaml`` and changes to it, an adapter's base, weights of other parts."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -8,18 +8,19 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from mmembed.errors import InputError, nearest
 from mmembed.models.checkpoint import refuse_difference
 from mmembed.models.hub import find_file, in_words
 from mmembed.models.profiles import profile_names
+from mmembed.models.released import read_torch_file
 from mmembed.models.settings import EmbedderSettings
 from mmembed.settings import dump_settings, load_yaml, read_settings
 
 _ADDRESS = ("a directory or Hub id", "check the name")
 SETTINGS_FILE = "embedder.yaml"
-POOLER_FILE = "pooler.safetensors"
+POOLER_FILE, REGIONS_FILE = "pooler.safetensors", "regions.safetensors"
 
 
 def base_of(path: str, target: Path) -> str:
@@ -37,8 +38,14 @@ def base_of(path: str, target: Path) -> str:
     return str(base)
 
 
-def override(settings: EmbedderSettings, overrides: Mapping[str, Any]) -> EmbedderSettings:
-    """The settings with some of the backbone's changed, checked as if they had stood in the file."""
+def override(
+    settings: EmbedderSettings, overrides: Mapping[str, Any], regions: Mapping[str, Any] | None = None
+) -> EmbedderSettings:
+    """The settings with some of the backbone's and region encoder's changed, checked as if they had stood in the file.
+
+    Raises:
+        InputError: a setting that the part does not have, or one for a region encoder where there is none.
+    """
     known = {f.name for f in fields(settings.backbone)} - {"path", "scratch", "adapter"}
     overrides = {name: _named(value) for name, value in overrides.items()}
     for name in overrides:
@@ -48,7 +55,23 @@ def override(settings: EmbedderSettings, overrides: Mapping[str, Any]) -> Embedd
             )
     values = dump_settings(settings)
     values["backbone"]["init_args"] |= {name: dump_settings(value) for name, value in overrides.items()}
+    if regions:
+        values["regions"] = _other_regions(settings, regions)
     return read_settings(EmbedderSettings, values, where="from_pretrained")
+
+
+def _other_regions(settings: EmbedderSettings, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What the settings say of the region encoder, with some of it changed."""
+    where = "from_pretrained: regions"
+    if settings.regions is None:
+        raise InputError(where, expected="a model with a region encoder", got="one without", remedy="leave it out")
+    known = {f.name for f in fields(settings.regions)}
+    for name in changes:
+        if name not in known:
+            raise InputError(where, expected="a known setting", got=f"'{name}'", remedy=nearest(name, known))
+    values: dict[str, Any] = dump_settings(settings)["regions"]
+    values["init_args"] |= {name: dump_settings(value) for name, value in changes.items()}
+    return values
 
 
 def refuse_foreign(target: Path) -> None:
@@ -121,31 +144,54 @@ def folder_beside(model: str, name: str, revision: str | None = None) -> str:
     return str(root / name)
 
 
-def save_pooler(pooler: nn.Module, path: Path) -> bool:
-    """Write a pooler's weights if it has any; whether it has."""
-    state = {name: value.detach().cpu().contiguous() for name, value in pooler.state_dict().items()}
+def weights_of(part: nn.Module) -> dict[str, Tensor]:
+    """The weights of a part that are saved with it: all but those that another checkpoint has."""
+    unsaved: tuple[str, ...] = getattr(part, "unsaved", ())
+    return {name: value for name, value in part.state_dict().items() if not name.startswith(unsaved)}
+
+
+def save_part(part: nn.Module, path: Path) -> bool:
+    """Write the weights of a pooler or region encoder if it has any; whether it has."""
+    state = {name: value.detach().cpu().contiguous() for name, value in weights_of(part).items()}
     if state:
         save_file(state, path)
     return bool(state)
 
 
-def load_pooler(pooler: nn.Module, path: str) -> None:
-    """Read a pooler's weights.
+def load_part(part: nn.Module, path: str, name: str) -> None:
+    """Read the weights of a pooler or region encoder, which errors call ``name``.
 
     Raises:
         InputError: no such file, or a missing or unexpected weight, or one of another shape; they are listed.
     """
     if not Path(path).is_file():
-        raise InputError(path, expected="the pooler's weights", got="no such file", remedy="save the model again")
-    state = load_file(path)
+        raise InputError(path, expected=f"the {name}'s weights", got="no such file", remedy="save the model again")
+    state = _read_part(path, name)
     refuse_difference(
         path,
         state,
-        pooler.state_dict(),
-        expected="exactly the weights of the pooler in the settings",
+        weights_of(part),
+        expected=f"exactly the weights of the {name} in the settings",
         remedy="use the settings it was trained with",
     )
-    pooler.load_state_dict(state)
+    part.load_state_dict(state, strict=False)
+
+
+def _read_part(path: str, name: str) -> dict[str, Tensor]:
+    """Weights of a safetensors file, or of a released ``.pth`` whose dicts of dicts are joined by dots (VIRTUE)."""
+    if Path(path).suffix == ".safetensors":
+        return dict(load_file(path))
+    values = read_torch_file(path, f"the {name}'s weights", "download it again")
+    state: dict[str, Any] = {}
+    for outer, inner in values.items() if isinstance(values, dict) else ():
+        state |= (
+            {f"{outer}.{key}": value for key, value in inner.items()} if isinstance(inner, dict) else {outer: inner}
+        )
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(
+            path, expected=f"the {name}'s weights by name", got=type(values).__name__, remedy="download it again"
+        )
+    return state
 
 
 def _named(value: Any) -> Any:

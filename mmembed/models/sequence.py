@@ -15,7 +15,11 @@ from torch import Tensor
 
 from mmembed.files import fingerprint
 from mmembed.models.prompts import Kind
+from mmembed.models.region_prompts import RegionSlot
 from mmembed.models.settings import Side
+
+KEPT_FREE = -1
+"""Id of a token that a region encoder fills."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,22 @@ class PreparedMedium:
         pixels: uint8 ``[P, 3, F, p, p]``; F is 1 for a still picture, else the tower's temporal patch.
         grid: blocks in time, height and width, as the family counts them.
         fingerprint: names the pixels and the preprocessing.
-        size: width and height as decoded, which regions are relative to.
+        size: width and height as decoded.
+        marks: uint8 ``[P, F, p, p]``, 255 where a region is; None without one.
+        guide: uint8 ``[3, S, S]``, the picture for a region encoder's own tower; None where it has none.
     """
 
     pixels: Tensor
     grid: tuple[int, int, int]
     fingerprint: str
     size: tuple[int, int]
+    marks: Tensor | None = None
+    guide: Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes in memory."""
+        return sum(tensor.nbytes for tensor in (self.pixels, self.marks, self.guide) if tensor is not None)
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,7 @@ class Row:
         positions: ``[3, T]`` time, height and width positions.
         media: the media in reading order.
         side: query or target.
+        regions: what fills the tokens that are kept free, in their order.
     """
 
     ids: Tensor
@@ -52,6 +66,7 @@ class Row:
     positions: Tensor
     media: tuple[PreparedMedium, ...]
     side: Side
+    regions: tuple[RegionSlot, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,7 +76,8 @@ class Row:
         """Names everything the embedding depends on besides the weights."""
         tensors = (self.ids, self.kinds, self.positions)
         content = [t.contiguous().numpy().tobytes() for t in tensors]
-        return fingerprint(self.side, *content, *(m.fingerprint for m in self.media))
+        regions = (slot.fingerprint() for slot in self.regions)
+        return fingerprint(self.side, *content, *(m.fingerprint for m in self.media), *regions)
 
 
 @dataclass
@@ -80,6 +96,10 @@ class Batch:
         sizes: ``[M, 2]`` width and height of each distinct medium as decoded.
         slots: for every place of a medium in reading order, which distinct medium stands there ``[S]``.
         media: fingerprints of the distinct media, in the order of ``grids``.
+        regions: what fills the tokens that are kept free, in their order; each medium is its number in ``grids``.
+        marks: uint8 ``[P, F, p, p]`` beside ``pixels``, zero where no region is; None without regions in pixels.
+        guides: uint8 ``[M, 3, S, S]``, pictures for a region encoder's own tower, zero for a medium without one; None
+            where no medium has any.
     """
 
     ids: Tensor
@@ -93,6 +113,14 @@ class Batch:
     sizes: Tensor
     slots: Tensor
     media: list[str] = field(default_factory=list)
+    regions: list[RegionSlot] = field(default_factory=list)
+    marks: Tensor | None = None
+    guides: Tensor | None = None
+
+    @property
+    def kept_free(self) -> Tensor:
+        """Which tokens a region encoder fills ``[T]``."""
+        return (self.ids == KEPT_FREE) & (self.kinds == Kind.REGION)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -128,7 +156,28 @@ def collate(rows: SequenceOf[Row]) -> Batch:
         sizes=torch.tensor([m.size for m in distinct.values()], dtype=torch.long).reshape(-1, 2),
         slots=torch.tensor([order[m.fingerprint] for row in rows for m in row.media], dtype=torch.long),
         media=list(distinct),
+        regions=[
+            replace(slot, row=i, medium=order[row.media[slot.medium].fingerprint])
+            for i, row in enumerate(rows)
+            for slot in row.regions
+        ],
+        marks=_marks(list(distinct.values()), frames),
+        guides=_guides([m.guide for m in distinct.values()]),
     )
+
+
+def _marks(media: SequenceOf[PreparedMedium], frames: int) -> Tensor | None:
+    if all(m.marks is None for m in media):
+        return None
+    each = (torch.zeros_like(m.pixels[:, 0]) if m.marks is None else m.marks for m in media)
+    return torch.cat([marks.expand(-1, frames, -1, -1) for marks in each])
+
+
+def _guides(guides: SequenceOf[Tensor | None]) -> Tensor | None:
+    some = next((guide for guide in guides if guide is not None), None)
+    if some is None:
+        return None
+    return torch.stack([torch.zeros_like(some) if guide is None else guide for guide in guides])
 
 
 @dataclass(frozen=True)
@@ -138,10 +187,33 @@ class Features:
     Args:
         maps: one ``[v, D]`` for each distinct medium: its tokens in time, height, width order.
         layers: the same for each extra layer fed into the language model (Qwen3-VL's deep stack).
+        taps: the same for each layer of the tower that a region encoder asked for, ``[v, C]`` of the tower's width C.
     """
 
     maps: list[Tensor]
     layers: list[list[Tensor]] = field(default_factory=list)
+    taps: list[list[Tensor]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PatchMap:
+    """Features of a still picture where they lie in it.
+
+    Args:
+        features: ``[h, w, C]``.
+        frame: ``(x0, y0, x1, y1)``, where in cells of the map the picture lies; beyond the map where it was cut, within
+            it where it was padded.
+    """
+
+    features: Tensor
+    frame: tuple[float, float, float, float]
+
+    def cells(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        """A box in shares of the picture's sides, in cells of the map."""
+        left, top, right, bottom = self.frame
+        x0, y0, x1, y1 = box
+        wide, high = right - left, bottom - top
+        return (left + x0 * wide, top + y0 * high, left + x1 * wide, top + y1 * high)
 
 
 @dataclass(frozen=True)

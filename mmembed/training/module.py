@@ -80,7 +80,8 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         """The optimiser and its schedule, stepped by hand."""
         settings = self.stage.optim
         groups = parameter_groups(self.embedder.backbone.named_parameters(), settings)
-        groups += parameter_groups(self.embedder.pooler.named_parameters(), settings, parts=False)
+        for beside in (self.embedder.pooler, self.embedder.regions):
+            groups += parameter_groups(beside.named_parameters(), settings, parts=False)
         groups += _temperature_groups(self.objective, settings.lr)
         optimizer = make_optimizer(groups, settings)
         names = parameter_order(optimizer, self.named_parameters())
@@ -168,8 +169,7 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
 
     def encoder(self) -> Callable[[Batch], Rep]:
         """Chunk -> Rep for one batch; a frozen tower's features are shared by all its chunks and passes."""
-        backbone = self.embedder.backbone
-        features = SharedFeatures(backbone) if backbone.tower_is_frozen else None
+        features = SharedFeatures(self.embedder.vision) if self.embedder.tower_is_frozen else None
 
         def encode(chunk: Batch) -> Rep:
             return {EMBEDDING: self.embedder(chunk, None if features is None else features.of(chunk))}

@@ -27,7 +27,7 @@ def shard(embedder: Embedder, mesh: DeviceMesh) -> None:
     """
     _refuse_two_runs(embedder)
     tower = embedder.backbone.tower
-    whole = set(tower.parameters()) if embedder.backbone.tower_is_frozen else set()
+    whole = set(tower.parameters()) if embedder.tower_is_frozen else set()
     # single numbers cannot be spread; those of a loss that is not ours never train
     whole |= {p for p in embedder.parameters() if p.dim() == 0 and not p.requires_grad}
     for layer in layers_of(embedder.backbone):

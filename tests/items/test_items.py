@@ -104,7 +104,7 @@ def test_text_and_media_are_read_in_order():
          "region.box: expected 4 numbers x0 y0 x1 y1, got (1, 2, 3); give the two corners"),
         (lambda: Region(box=(3, 2, 1, 4)),
          "region.box: expected x0 < x1 and y0 < y1, got (3, 2, 1, 4); order the corners"),
-        (lambda: Region(box=(1, 2, float("nan"), 4)), "region.box: expected x0 < x1 and y0 < y1, got (1, 2, nan, 4)"),
+        (lambda: Region(box=(1, 2, float("nan"), 4)), "region.box: expected finite numbers, got (1, 2, nan, 4)"),
         (lambda: Item.of({"content": "words"}), "item.content: expected a list of parts, got str; use [...]"),
         (lambda: Region(box=(1, 4, 3, 4)), "region.box: expected x0 < x1 and y0 < y1, got (1, 4, 3, 4)"),
         (lambda: Region(points=((1, 2, 2),)), "region.points: expected (x, y, label) with label 0 or 1, got (1, 2, 2)"),

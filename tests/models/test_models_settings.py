@@ -27,7 +27,7 @@ def test_every_profile_reads_as_settings():
 
     families = {name: type(settings.backbone).__name__ for name, settings in read.items()}
     assert families == {
-        **dict.fromkeys(("chat", "gme", "lamra", "u_marvel", "vlm2vec", "vlm2vec_v1"), "QwenVL"),
+        **dict.fromkeys(("chat", "gme", "lamra", "u_marvel", "virtue", "vlm2vec", "vlm2vec_v1"), "QwenVL"),
         **dict.fromkeys(("e5_v", "instructcir", "vlm2vec_llava_next"), "Llava"),
         "clip": "DualEncoder",
         "mme5": "Mllama",
@@ -56,8 +56,8 @@ def test_poolers_are_built_from_their_settings():
 
 
 def test_text_regions_count_in_a_thousand_steps_unless_told_otherwise():
-    assert TextRegions().build().scale == 1000
-    assert TextRegions(scale=8).build().scale == 8
+    assert TextRegions().preparer().scale == 1000
+    assert TextRegions(scale=8).preparer().scale == 8
 
 
 def test_a_scale_without_steps_is_refused():
@@ -80,4 +80,4 @@ def test_abstract_settings_build_nothing():
     with pytest.raises(NotImplementedError):
         BackboneSettings().build()
     with pytest.raises(NotImplementedError):
-        RegionEncoderSettings().build()
+        RegionEncoderSettings().preparer()

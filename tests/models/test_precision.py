@@ -41,7 +41,7 @@ def test_encoding_and_a_frozen_towers_features_are_in_whole_precision(watched):
     before, item = precision(), Item.of({"image": draw(56, 56)})
 
     model.encode([item])
-    SharedFeatures(model.backbone).of(collate(model.prepare([item], "query")))
+    SharedFeatures(model.vision).of(collate(model.prepare([item], "query")))
 
     assert seen == ["ieee", "ieee"]
     assert precision() == before

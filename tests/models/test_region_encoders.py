@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from mmembed import Image, Item, Page, Pair, Region, Video
+from mmembed import Image, Item, Pair, Region
 from mmembed.data.tables import write_pairs
 from mmembed.errors import InputError
-from mmembed.models.region_encoders import TextRegionEncoder, without_regions
+from mmembed.media.regions import without_regions
+from mmembed.models.region_encoders.text import TextRegionPreparer
 from mmembed.recipe import Recipe, make_embedder
 from mmembed.settings import parse_yaml, read_settings
 
@@ -14,37 +15,28 @@ SIZE = (200, 100)
 
 
 def words(*regions, scale=10, size=SIZE):
-    return TextRegionEncoder(scale).prepare(Item((Image("cat.png", regions),)), [size])
+    return TextRegionPreparer(scale).words(Image("cat.png", regions), size)
 
 
 def test_a_box_is_its_two_corners_in_steps_of_the_sides():
-    assert words(Region(box=(20, 10, 100, 90))) == ("(box 1 1 5 9)",)
-    assert words(Region(box=(0, 0, 200, 100))) == ("(box 0 0 10 10)",)
-    assert words(Region(box=(20, 10, 100, 90)), scale=1000) == ("(box 100 100 500 900)",)
+    assert words(Region(box=(20, 10, 100, 90))) == "(box 1 1 5 9)"
+    assert words(Region(box=(0, 0, 200, 100))) == "(box 0 0 10 10)"
+    assert words(Region(box=(20, 10, 100, 90)), scale=1000) == "(box 100 100 500 900)"
 
 
 def test_points_inside_and_outside_are_told_apart():
-    assert words(Region(points=((20, 90, 1), (199, 1, 0)))) == ("(point 1 9) (not 10 0)",)
+    assert words(Region(points=((20, 90, 1), (199, 1, 0)))) == "(point 1 9) (not 10 0)"
 
 
 def test_several_regions_are_told_in_their_order():
     told = words(Region(points=((20, 90, 1),)), Region(box=(0, 0, 100, 50)))
 
-    assert told == ("(point 1 9) (box 0 0 5 5)",)
-
-
-def test_each_medium_gets_its_own_words_and_one_without_regions_none():
-    first, third = Image("a.png", (Region(box=(0, 0, 10, 10)),)), Image("c.png", (Region(points=((5, 5, 1),)),))
-    item = Item((first, "and", Video("b.mp4"), Image("b.png"), Page("d.pdf"), third))
-
-    told = TextRegionEncoder(10).prepare(item, [(10, 10), SIZE, SIZE, SIZE, (50, 50)])
-
-    assert told == ("(box 0 0 10 10)", "", "", "", "(point 1 1)")
+    assert told == "(point 1 9) (box 0 0 5 5)"
 
 
 def test_what_leaves_the_picture_by_less_than_a_pixel_is_told_at_its_edge():
-    assert words(Region(box=(-0.5, 0, 200.5, 100)), Region(points=((200.9, -0.9, 1),))) == (
-        "(box 0 0 10 10) (point 10 0)",
+    assert (
+        words(Region(box=(-0.5, 0, 200.5, 100)), Region(points=((200.9, -0.9, 1),))) == "(box 0 0 10 10) (point 10 0)"
     )
 
 
@@ -63,11 +55,11 @@ def test_a_mask_is_refused_because_words_cannot_tell_it():
 
 
 def test_the_vocabulary_holds_every_word_that_is_said():
-    encoder = TextRegionEncoder(10)
+    encoder = TextRegionPreparer(10)
     known = {word for text in encoder.vocabulary() for word in text.split()}
     regions = [Region(box=(x, 0, x + 20, 100)) for x in range(180)] + [Region(points=((3, 99, 1), (150, 7, 0)))]
 
-    said = {word for text in words(*regions) for word in text.split()}
+    said = set(words(*regions).split())
 
     assert said <= known
     assert len(known) >= 3 + 2 * 11

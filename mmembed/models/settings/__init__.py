@@ -32,7 +32,17 @@ from mmembed.models.settings.poolers import (
 )
 from mmembed.models.settings.prompts import ChatPrompt, PromptStyle, RawPrompt, Request
 from mmembed.models.settings.qwen_vl import PixelBudget, QwenVL
-from mmembed.models.settings.regions import RegionEncoderSettings, TextRegions
+from mmembed.models.settings.regions import (
+    Crop,
+    MaskChannel,
+    MaskPool,
+    Overlay,
+    RegionEncoderSettings,
+    RoiReplay,
+    Sam2Regions,
+    Sam2Scratch,
+    TextRegions,
+)
 from mmembed.models.settings.special_tokens import SpecialTokens
 from mmembed.models.settings.text import TextModel
 
@@ -43,6 +53,7 @@ __all__ = [
     "BeforeToken",
     "ChatPrompt",
     "ComposerSettings",
+    "Crop",
     "DType",
     "DualEncoder",
     "EmbedderSettings",
@@ -52,9 +63,12 @@ __all__ = [
     "LatentAttention",
     "Llava",
     "Lora",
+    "MaskChannel",
+    "MaskPool",
     "MeanToken",
     "Mllama",
     "MultiLayer",
+    "Overlay",
     "Phi3V",
     "PixelBudget",
     "PoolerSettings",
@@ -64,6 +78,9 @@ __all__ = [
     "RawPrompt",
     "RegionEncoderSettings",
     "Request",
+    "RoiReplay",
+    "Sam2Regions",
+    "Sam2Scratch",
     "Scratch",
     "Side",
     "Slerp",

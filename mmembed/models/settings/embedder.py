@@ -27,4 +27,6 @@ class EmbedderSettings:
     lora: Lora | None = None
     """Train an adapter instead of all weights."""
     regions: RegionEncoderSettings | None = None
-    """How regions of pictures are told; None refuses items that have any."""
+    """How regions of pictures are told; None refuses items that have any. RoiReplay is usual in new training."""
+    regions_weights: str | None = None
+    """File of the region encoder's trained weights, where it has any; None starts them afresh."""

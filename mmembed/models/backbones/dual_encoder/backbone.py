@@ -18,7 +18,7 @@ from mmembed.counters import count
 from mmembed.errors import InputError
 from mmembed.files import fingerprint
 from mmembed.models.adapters import load_adapter
-from mmembed.models.backbone import Backbone
+from mmembed.models.backbone import Backbone, PatchEmbedding
 from mmembed.models.backbones.dual_encoder.checkpoint import DualCheckpoint, open_checkpoint, save_checkpoint
 from mmembed.models.backbones.dual_encoder.fused import refuse_fused, refuse_wrapped
 from mmembed.models.backbones.dual_encoder.means import mean_vectors
@@ -27,7 +27,7 @@ from mmembed.models.backbones.dual_encoder.scratch import make_scratch
 from mmembed.models.backbones.dual_encoder.text import TextTower
 from mmembed.models.opening import exactly_one
 from mmembed.models.prompts import Kind
-from mmembed.models.region_encoders import RegionEncoder
+from mmembed.models.region_encoders.preparer import RegionPreparer
 from mmembed.models.sequence import Batch, Features, Hidden, Padding, Sequence
 from mmembed.models.settings import ComposerSettings, DualEncoder, Lora, PoolerSettings, PromptStyle, Sum
 
@@ -58,7 +58,7 @@ class DualEncoderBackbone(Backbone):
         checkpoint: DualCheckpoint,
         settings: DualEncoder,
         prompt: PromptStyle,
-        regions: RegionEncoder | None = None,
+        regions: RegionPreparer | None = None,
     ) -> None:
         super().__init__()
         self.model = checkpoint.model
@@ -82,7 +82,7 @@ class DualEncoderBackbone(Backbone):
         *,
         prompt: PromptStyle,
         texts: Iterable[str] | None = None,
-        regions: RegionEncoder | None = None,
+        regions: RegionPreparer | None = None,
     ) -> Self:
         """See :meth:`Backbone.open`; of texts only a tokenizer with a vocabulary of its own is trained."""
         exactly_one(settings)
@@ -132,6 +132,15 @@ class DualEncoderBackbone(Backbone):
         frames = (batch.pixels[:, :, 0].to(torch.float32).div(255) - self.mean) / self.std
         vectors = self.model.encode_image(frames.to(next(self.tower.parameters()).dtype), normalize=False)
         return Features(list(vectors.split(batch.blocks.tolist())))
+
+    def patch_embedding(self) -> PatchEmbedding:
+        """See :meth:`Backbone.patch_embedding`; of transformers alone, whose patches are cut by one convolution."""
+        trunk = getattr(self.tower, "trunk", None)
+        cutter = self.tower if trunk is None else getattr(trunk, "patch_embed", None)
+        conv = getattr(cutter, "conv1" if trunk is None else "proj", None)
+        if not isinstance(conv, torch.nn.Conv2d) or conv.kernel_size != conv.stride:
+            return super().patch_embedding()
+        return PatchEmbedding(conv, conv.out_channels, (1, conv.kernel_size[0], conv.kernel_size[1]))
 
     def embed(self, batch: Batch, features: Features) -> Sequence:
         """Look up the text's tokens, and lay each row's media beside it."""

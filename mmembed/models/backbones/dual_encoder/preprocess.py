@@ -15,12 +15,12 @@ from PIL.Image import Image as Picture
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from mmembed.errors import InputError
-from mmembed.items import Image, Item, Media
+from mmembed.items import Image, Item, Media, Region
 from mmembed.media.video import Frames
 from mmembed.models.positions import sequential_positions
 from mmembed.models.preprocess import FILLER_SIDE, MediaPreprocessor, Prepared
 from mmembed.models.prompts import Kind, Segment, medium_kind, render
-from mmembed.models.region_encoders import RegionEncoder, without_regions
+from mmembed.models.region_encoders.preparer import RegionPreparer
 from mmembed.models.sequence import PreparedMedium, Row
 from mmembed.models.settings import DualEncoder, PromptStyle, RawPrompt, Side
 
@@ -54,7 +54,7 @@ class DualEncoderPreprocessor(MediaPreprocessor):
         grid: tuple[int, int],
         settings: DualEncoder,
         prompt: PromptStyle,
-        regions: RegionEncoder | None,
+        regions: RegionPreparer | None,
     ) -> None:
         if not isinstance(prompt, RawPrompt):
             raise InputError(
@@ -76,14 +76,13 @@ class DualEncoderPreprocessor(MediaPreprocessor):
             InputError: a medium that cannot be read, or regions that are not in their picture, that no encoder would
                 tell, or that do not fit the text tower's context.
         """
-        whole = without_regions(item)
-        prepared = [self._prepare(medium) for medium in whole.media]
+        prepared = [self._prepare(medium) for medium in self._seen(item).media]
         told = self._region_words(item, prepared)
-        segments = render(whole, self.prompt, [p.words for p in prepared], region_words=told)
+        segments = render(item, self.prompt, [p.words for p in prepared], region_words=told)
         self._refuse_cut_regions(segments)
         text = "".join(s.text for s in segments)
         words = self.read(text) if text.strip() or not prepared else []
-        patches = [medium_kind(medium) for medium, p in zip(whole.media, prepared, strict=True) for _ in range(*p.pads)]
+        patches = [medium_kind(medium) for medium, p in zip(item.media, prepared, strict=True) for _ in range(*p.pads)]
         return Row(
             ids=torch.tensor([PATCH] * len(patches) + words),
             kinds=torch.tensor([*patches, *[Kind.TEXT] * len(words)], dtype=torch.uint8),
@@ -93,8 +92,9 @@ class DualEncoderPreprocessor(MediaPreprocessor):
         )
 
     def filler(self) -> Item:
-        """A small item for which both towers run."""
-        return Item((Image(PIL.Image.new("RGB", (FILLER_SIDE, FILLER_SIDE))), "filler"))
+        """A small item for which both towers run, with a region where there is an encoder."""
+        regions = () if self.regions is None else (Region(box=(0, 0, FILLER_SIDE, FILLER_SIDE)),)
+        return Item((Image(PIL.Image.new("RGB", (FILLER_SIDE, FILLER_SIDE)), regions), "filler"))
 
     def read(self, text: str) -> list[int]:
         """The text's tokens, cut at the tower's context as open_clip cuts them, without the padding behind them."""

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from mmembed.counters import count
+from mmembed.models.backbone import PatchEmbedding
+from mmembed.models.backbones.llava.maps import grid_map, tile_map
 from mmembed.models.backbones.llava.preprocess import LlavaPreprocessor, OneVisionPreprocessor
 from mmembed.models.backbones.llava.released import INSTRUCTCIR, LlavaFamily
 from mmembed.models.backbones.llava.scratch import SCRATCH
 from mmembed.models.language import VisionLanguageBackbone
-from mmembed.models.region_encoders import RegionEncoder
-from mmembed.models.sequence import Batch, Features
+from mmembed.models.region_encoders.preparer import RegionPreparer
+from mmembed.models.sequence import Batch, Features, PatchMap
 from mmembed.models.settings import Llava, PromptStyle
+from mmembed.models.taps import check_taps
 
 LLAVA = LlavaFamily(
     name="LLaVA",
@@ -48,7 +51,7 @@ class LlavaBackbone(VisionLanguageBackbone):
         super().settle()
         self.unused = _unused(self.model.config)
 
-    def make_preprocessor(self, prompt: PromptStyle, regions: RegionEncoder | None) -> LlavaPreprocessor:
+    def make_preprocessor(self, prompt: PromptStyle, regions: RegionPreparer | None) -> LlavaPreprocessor:
         """See :meth:`LanguageBackbone.make_preprocessor`."""
         shows_clips = self.model.config.model_type == "llava_onevision"
         kind = OneVisionPreprocessor if shows_clips else LlavaPreprocessor
@@ -67,37 +70,78 @@ class LlavaBackbone(VisionLanguageBackbone):
         if batch.pixels is None:
             return Features([])
         count("tower_forwards", len(batch.grids))
-        tiles = torch.split(self._project(batch.pixels), batch.blocks.tolist())
-        media = zip(tiles, batch.grids.tolist(), batch.sizes.tolist(), strict=True)
-        return Features([self._pack(features, grid[0], size) for features, grid, size in media])
+        projected, taps = self._project(batch.pixels)
+        newline = getattr(self.model, "image_newline", None)
+        return Features(
+            self._by_medium(projected, newline, batch),
+            # a line break is no state of the tower; there are zeros
+            taps=[self._by_medium(tap, tap.new_zeros(tap.shape[-1]), batch) for tap in taps],
+        )
 
-    def _project(self, pixels: Tensor) -> Tensor:
-        """uint8 ``[P, 3, 1, h, w]`` -> ``[P, N, D]``, the chosen layer of the tower as the language model reads it."""
+    def patch_maps(self, batch: Batch, features: list[Tensor]) -> list[PatchMap | None]:
+        """See :meth:`Backbone.patch_maps`; a picture seen as a whole and as a grid of tiles is the grid."""
+        tiles, processor = self.preprocessor.tiles, self.preprocessor.processor
+        one_tile_is_square = self.preprocessor.squares_one_tile
+        found: list[PatchMap | None] = []
+        for flat, (steps, rows, _), (width, height) in zip(
+            features, batch.grids.tolist(), batch.sizes.tolist(), strict=True
+        ):
+            if steps:
+                found.append(None)
+            elif rows:
+                found.append(grid_map(flat, (width, height), tiles))
+            else:
+                found.append(tile_map(flat, (width, height), tiles, processor, squared=one_tile_is_square))
+        return found
+
+    def tap(self, layers: tuple[int, ...]) -> list[int]:
+        """See :meth:`Backbone.tap`; states have zeros where the features have a line break."""
+        vision = self.model.config.vision_config
+        self.taps = check_taps(layers, vision.num_hidden_layers)
+        self.unused = _unused(self.model.config, self.taps)
+        return [vision.hidden_size] * len(layers)
+
+    def patch_embedding(self) -> PatchEmbedding:
+        """See :meth:`Backbone.patch_embedding`; a block is a tile."""
+        embed = self.model.vision_tower.embeddings.patch_embedding
+        return PatchEmbedding(embed, embed.out_channels, (1, *embed.kernel_size))
+
+    def _by_medium(self, tiles: Tensor, newline: Tensor | None, batch: Batch) -> list[Tensor]:
+        """Features of all tiles ``[P, N, C]`` -> of each medium ``[v, C]``."""
+        media = zip(torch.split(tiles, batch.blocks.tolist()), batch.grids.tolist(), batch.sizes.tolist(), strict=True)
+        return [self._pack(features, newline, grid[0], size) for features, grid, size in media]
+
+    def _project(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Layers of the tower over tiles, uint8 ``[P, 3, 1, h, w]``, that are read.
+
+        Returns:
+            The chosen ones as the language model reads them, ``[P, N, D]``, and those tapped, ``[P, N, C]`` each.
+        """
         config = self.model.config
         scaled = self.normalise(pixels)[:, :, 0]
-        chosen = self._tapped(scaled.to(self.model.vision_tower.dtype))
+        states = self._states(scaled.to(self.model.vision_tower.dtype))
         if config.vision_feature_select_strategy == "default":
-            chosen = chosen[:, 1:]
+            states = [state[:, 1:] for state in states]
+        chosen = torch.cat([states[layer] for layer in _layers(config)], dim=-1)
         features: Tensor = self.model.multi_modal_projector(chosen)
-        return features
+        return features, [states[layer] for layer in self.taps]
 
-    def _tapped(self, pixels: Tensor) -> Tensor:
-        """States of the tower's layers that are read, side by side; those behind the last of them do not run."""
-        tower, wanted = self.model.vision_tower, _layers(self.model.config)
+    def _states(self, pixels: Tensor) -> list[Tensor]:
+        """States of the tower's layers; those behind the last that is read do not run."""
+        tower = self.model.vision_tower
         states = tower.embeddings(pixels)
         if hasattr(tower, "pre_layrnorm"):
             states = tower.pre_layrnorm(states)
         found = [states]
-        for layer in tower.encoder.layers[: max(wanted)]:
+        for layer in tower.encoder.layers[: max(*_layers(self.model.config), 0, *self.taps)]:
             found.append(layer(found[-1], None))
-        return torch.cat([found[number] for number in wanted], dim=-1)
+        return found
 
-    def _pack(self, features: Tensor, steps: int, size: list[int]) -> Tensor:
-        """Features of a medium's tiles ``[P, N, D]`` in the order its tokens have ``[v, D]``."""
+    def _pack(self, features: Tensor, newline: Tensor | None, steps: int, size: list[int]) -> Tensor:
+        """Features of a medium's tiles ``[P, N, C]`` in the order its tokens have ``[v, C]``."""
         config = self.model.config
-        if config.model_type == "llava":
+        if newline is None or config.model_type == "llava":
             return features[0]
-        newline = self.model.image_newline
         if steps:
             frames = self.model.apply_pooling(features).flatten(0, 1)
             return torch.cat([frames, newline[None].to(frames.dtype)])
@@ -116,9 +160,9 @@ def _layers(config: Any) -> list[int]:
     return [layer % (depth + 1) for layer in ([chosen] if isinstance(chosen, int) else chosen)]
 
 
-def _unused(config: Any) -> tuple[str, ...]:
+def _unused(config: Any, taps: tuple[int, ...] = ()) -> tuple[str, ...]:
     """Weights of the tower behind the last layer that is read."""
-    behind = range(max(_layers(config)), config.vision_config.num_hidden_layers)
+    behind = range(max(*_layers(config), 0, *taps), config.vision_config.num_hidden_layers)
     return (
         *(f"vision_tower.encoder.layers.{i}." for i in behind),
         "vision_tower.post_layernorm.",

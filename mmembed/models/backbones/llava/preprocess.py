@@ -13,7 +13,7 @@ from mmembed.media.video import Frames
 from mmembed.models.backbones.llava.tiles import cut, make_processor, read_tiles
 from mmembed.models.checkpoint import Checkpoint
 from mmembed.models.preprocess import LanguagePreprocessor, Prepared
-from mmembed.models.region_encoders import RegionEncoder
+from mmembed.models.region_encoders.preparer import RegionPreparer
 from mmembed.models.sequence import PreparedMedium
 from mmembed.models.settings import Llava, PromptStyle
 
@@ -37,7 +37,7 @@ class LlavaPreprocessor(LanguagePreprocessor):
     smaller = "give fewer pictures"
 
     def __init__(
-        self, checkpoint: Checkpoint, settings: Llava, prompt: PromptStyle, regions: RegionEncoder | None = None
+        self, checkpoint: Checkpoint, settings: Llava, prompt: PromptStyle, regions: RegionPreparer | None = None
     ) -> None:
         config = checkpoint.model.config
         self.image_id: int = config.image_token_id
@@ -49,6 +49,12 @@ class LlavaPreprocessor(LanguagePreprocessor):
         self.tiles = read_tiles(config)
         kind = _processor_kind(config.model_type, checkpoint.preprocessing)
         self.processor: Any = make_processor(kind, checkpoint.preprocessing, self.tiles, settings.resize)
+
+    @property
+    def squares_one_tile(self) -> bool:
+        """Whether a picture that is one tile is padded to a square, or stretched or cropped to it."""
+        # of the processors of one tile, LLaVA's own alone pads
+        return bool(getattr(self.processor, "do_pad", False))
 
     def prepare(self, medium: Media, frames: Frames, name: str) -> Prepared:
         """See :meth:`MediaPreprocessor.prepare`."""
@@ -66,9 +72,10 @@ class OneVisionPreprocessor(LlavaPreprocessor):
     """
 
     takes_video = True
+    squares_one_tile = True
 
     def __init__(
-        self, checkpoint: Checkpoint, settings: Llava, prompt: PromptStyle, regions: RegionEncoder | None = None
+        self, checkpoint: Checkpoint, settings: Llava, prompt: PromptStyle, regions: RegionPreparer | None = None
     ) -> None:
         super().__init__(checkpoint, settings, prompt, regions)
         side = {"height": self.tiles.side, "width": self.tiles.side}

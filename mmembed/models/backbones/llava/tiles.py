@@ -33,6 +33,7 @@ class Tiles:
 
     Args:
         side: of a tile in pixels.
+        patch: side of a patch in pixels.
         patches: to a side of a tile.
         tokens: that a tile becomes.
         sizes: height and width that a picture may be cut at, each a multiple of ``side``; None where it is one tile.
@@ -40,6 +41,7 @@ class Tiles:
     """
 
     side: int
+    patch: int
     patches: int
     tokens: int
     sizes: tuple[tuple[int, int], ...] | None = None
@@ -56,14 +58,21 @@ class Tiles:
         """Tokens of a picture: of the whole, and of the grid with a line break behind each row."""
         if self.sizes is None:
             return self.tokens
-        tile_rows, tile_columns = self.grid(width, height)
-        features = torch.empty(0, tile_rows * self.patches, tile_columns * self.patches)
-        rows, columns = (int(side) for side in unpad_image(features, (height, width)).shape[1:])
-        if self.most is not None:
-            shrink = math.sqrt(rows * columns / (self.most * self.patches**2))
-            if shrink > _SHRINK_BEYOND:
-                rows, columns = int(rows // shrink), int(columns // shrink)
+        rows, columns = self.shrunk(*self.unpadded(width, height))
         return self.tokens + rows * (columns + 1)
+
+    def unpadded(self, width: int, height: int) -> tuple[int, int]:
+        """Rows and columns of features of a picture's grid, once what was added to fit the grid is cut off."""
+        rows, columns = (tiles * self.patches for tiles in self.grid(width, height))
+        left: Tensor = unpad_image(torch.empty(0, rows, columns), (height, width))
+        return left.shape[1], left.shape[2]
+
+    def shrunk(self, rows: int, columns: int) -> tuple[int, int]:
+        """Rows and columns of features once there are no more than allowed."""
+        shrink = 0.0 if self.most is None else math.sqrt(rows * columns / (self.most * self.patches**2))
+        if shrink > _SHRINK_BEYOND:
+            return int(rows // shrink), int(columns // shrink)
+        return rows, columns
 
     @property
     def frame_tokens(self) -> int:
@@ -102,6 +111,7 @@ def read_tiles(config: Any) -> Tiles:
     tokens = patches**2 + class_tokens[vision.model_type] - (config.vision_feature_select_strategy == "default")
     return Tiles(
         side=vision.image_size,
+        patch=vision.patch_size,
         patches=patches,
         tokens=tokens,
         sizes=None if sizes is None else tuple((height, width) for height, width in sizes),

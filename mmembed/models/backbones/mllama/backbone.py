@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from mmembed.counters import count
+from mmembed.models.backbone import PatchEmbedding
 from mmembed.models.backbones.mllama.cross import cross_attention
 from mmembed.models.backbones.mllama.preprocess import MllamaPreprocessor
 from mmembed.models.backbones.mllama.scratch import SCRATCH
@@ -23,7 +24,7 @@ from mmembed.models.families import Family
 from mmembed.models.language import VisionLanguageBackbone
 from mmembed.models.policies import additive
 from mmembed.models.prompts import Kind
-from mmembed.models.region_encoders import RegionEncoder
+from mmembed.models.region_encoders.preparer import RegionPreparer
 from mmembed.models.sequence import Batch, Features, Hidden, Padding, Sequence
 from mmembed.models.settings import Mllama, PromptStyle
 
@@ -55,7 +56,7 @@ class MllamaBackbone(VisionLanguageBackbone):
                 # the library's switch does not reach them
                 layer.forward = partial(recompute, partial(_quietly, layer.forward), use_reentrant=False)
 
-    def make_preprocessor(self, prompt: PromptStyle, regions: RegionEncoder | None) -> MllamaPreprocessor:
+    def make_preprocessor(self, prompt: PromptStyle, regions: RegionPreparer | None) -> MllamaPreprocessor:
         """See :meth:`LanguageBackbone.make_preprocessor`."""
         checkpoint = self.checkpoint
         facts = checkpoint.preprocessing
@@ -118,11 +119,26 @@ class MllamaBackbone(VisionLanguageBackbone):
             "full_text_row_masked_out_mask": cross.reads.to(dtype),
         }
 
+    def patch_embedding(self) -> PatchEmbedding:
+        """See :meth:`Backbone.patch_embedding`; the module takes tiles, the missing ones too."""
+        embed = self.model.vision_model.patch_embedding
+        return PatchEmbedding(embed, embed.out_channels, (1, *embed.kernel_size), self._with_missing)
+
+    def _with_missing(self, batch: Batch, values: Tensor) -> Tensor:
+        """Numbers for the pixels of tiles ``[P, 1, h, w]``, zero for the tiles that are missing ``[Q, 1, h, w]``."""
+        tiles = torch.arange(self.model.vision_model.max_num_tiles, device=batch.blocks.device) < batch.blocks[:, None]
+        return _laid_out(values, tiles).flatten(0, 1)
+
     def _canvases(self, pixels: Tensor, tiles: Tensor) -> Tensor:
         """uint8 ``[P, 3, 1, h, w]`` -> ``[M, tiles, 3, h, w]``, zero where a tile is missing."""
         scaled = self.normalise(pixels).to(self.model.vision_model.dtype)
-        block = scaled.new_zeros(*tiles.shape, *scaled.shape[1:])
-        return block.masked_scatter(tiles[:, :, None, None, None, None], scaled)[:, :, :, 0]
+        return _laid_out(scaled, tiles)[:, :, :, 0]
+
+
+def _laid_out(values: Tensor, tiles: Tensor) -> Tensor:
+    """What there is of each tile ``[P, ...]`` -> ``[M, tiles, ...]``, zero where ``tiles`` says that it is missing."""
+    block = values.new_zeros(*tiles.shape, *values.shape[1:])
+    return block.masked_scatter(tiles.reshape(*tiles.shape, *[1] * (values.dim() - 1)), values)
 
 
 def _quietly(run: Callable[..., Any], *args: Any, **more: Any) -> Any:

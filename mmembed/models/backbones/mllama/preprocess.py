@@ -10,7 +10,7 @@ from mmembed.items import Media
 from mmembed.media.video import Frames
 from mmembed.models.preprocess import LanguagePreprocessor, Prepared
 from mmembed.models.prompts import Kind, Segment
-from mmembed.models.region_encoders import RegionEncoder
+from mmembed.models.region_encoders.preparer import RegionPreparer
 from mmembed.models.sequence import PreparedMedium
 from mmembed.models.settings import Mllama, PromptStyle
 from mmembed.models.tokens import Token, tokenize_whole
@@ -39,7 +39,7 @@ class MllamaPreprocessor(LanguagePreprocessor):
         preprocessing: Mapping[str, Any],
         settings: Mllama,
         prompt: PromptStyle,
-        regions: RegionEncoder | None = None,
+        regions: RegionPreparer | None = None,
     ) -> None:
         self.image_id = config.image_token_index
         super().__init__(tokenizer, settings, prompt, regions, {self.image_id: "image"})

@@ -8,17 +8,19 @@ from torch import Tensor
 
 from mmembed.counters import count
 from mmembed.errors import InputError
+from mmembed.models.backbone import PatchEmbedding
 from mmembed.models.backbones.phi3_v.config import read_phi3_v_config
 from mmembed.models.backbones.phi3_v.model import TOWER
-from mmembed.models.backbones.phi3_v.pixels import whole_view
+from mmembed.models.backbones.phi3_v.pixels import frame, whole_view
 from mmembed.models.backbones.phi3_v.preprocess import Phi3VPreprocessor
 from mmembed.models.backbones.phi3_v.scratch import SCRATCH
 from mmembed.models.families import Family
 from mmembed.models.hub import Where, find_file
 from mmembed.models.language import VisionLanguageBackbone
-from mmembed.models.region_encoders import RegionEncoder
-from mmembed.models.sequence import Batch, Features
+from mmembed.models.region_encoders.preparer import RegionPreparer
+from mmembed.models.sequence import Batch, Features, PatchMap
 from mmembed.models.settings import Phi3V, PromptStyle
+from mmembed.models.taps import check_taps, tapped
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Phi3VBackbone(VisionLanguageBackbone):
         last = f"encoder.layers.{vision.num_hidden_layers - 1}."
         self.unused = tuple(f"{TOWER}.img_processor.{name}" for name in (last, "post_layernorm."))
 
-    def make_preprocessor(self, prompt: PromptStyle, regions: RegionEncoder | None) -> Phi3VPreprocessor:
+    def make_preprocessor(self, prompt: PromptStyle, regions: RegionPreparer | None) -> Phi3VPreprocessor:
         """See :meth:`LanguageBackbone.make_preprocessor`."""
         vision, tokenizer = self.model.config.vision_config, self.checkpoint.tokenizer
         return Phi3VPreprocessor(tokenizer, vision.image_size, vision.patch_size, self.settings, prompt, regions)
@@ -90,7 +92,50 @@ class Phi3VBackbone(VisionLanguageBackbone):
         grids = [(rows, columns) for _, rows, columns in batch.grids.tolist()]
         pictures = torch.split(tiles, batch.blocks.tolist())
         views = torch.stack([whole_view(picture, *grid) for picture, grid in zip(pictures, grids, strict=True)])
-        return Features(self.tower(tiles, views, grids))
+        layers = self.tower.img_processor.encoder.layers
+        with tapped(layers, self.taps) as states:
+            maps = self.tower(tiles, views, grids, to_the_last=len(layers) in self.taps)
+        return Features(maps, taps=[self._by_token(states[layer][:, 1:], grids) for layer in self.taps])
+
+    def patch_maps(self, batch: Batch, features: list[Tensor]) -> list[PatchMap | None]:
+        """See :meth:`Backbone.patch_maps`; of the tiles, which are finer than the whole view behind them."""
+        side, cells = self.preprocessor.side, self.preprocessor.tokens_to_a_side
+        found: list[PatchMap | None] = []
+        for flat, (_, rows, columns), (width, height) in zip(
+            features, batch.grids.tolist(), batch.sizes.tolist(), strict=True
+        ):
+            high, wide = rows * cells, columns * cells
+            lines = flat[: high * (wide + 1)].view(high, wide + 1, -1)
+            x0, y0, x1, y1 = (edge * cells / side for edge in frame((width, height), rows, columns, side))
+            found.append(PatchMap(lines[:, :wide], (x0, y0, x1, y1)))
+        return found
+
+    def tap(self, layers: tuple[int, ...]) -> list[int]:
+        """See :meth:`Backbone.tap`; a token's state is the mean of the patches merged, a separator's is zeros."""
+        vision = self.model.config.vision_config
+        self.taps = check_taps(layers, vision.num_hidden_layers)
+        if vision.num_hidden_layers in self.taps:
+            self.unused = tuple(name for name in self.unused if ".encoder." not in name)
+        return [vision.hidden_size] * len(layers)
+
+    def _by_token(self, states: Tensor, grids: list[tuple[int, int]]) -> list[Tensor]:
+        """States of patches ``[P + M, L, C]`` in the order that each picture's tokens have ``[v, C]``."""
+        nothing = states.new_zeros(1, 4 * states.shape[-1])
+        joined = self.tower.join(states, grids, nothing[None], nothing)
+        return [tokens.view(len(tokens), 4, -1).mean(1) for tokens in joined]
+
+    def patch_embedding(self) -> PatchEmbedding:
+        """See :meth:`Backbone.patch_embedding`; the module takes the batch's tiles, then the whole views."""
+        embed = self.tower.img_processor.embeddings.patch_embedding
+        return PatchEmbedding(embed, embed.out_channels, (1, *embed.kernel_size), _with_views)
+
+
+def _with_views(batch: Batch, values: Tensor) -> Tensor:
+    """Numbers for the pixels of tiles ``[P, 1, S, S]``, and behind them those of the whole views ``[M, 1, S, S]``."""
+    pictures = torch.split(values.expand(-1, 3, -1, -1), batch.blocks.tolist())
+    grids = batch.grids[:, 1:].tolist()
+    views = [whole_view(picture, *grid)[:1] for picture, grid in zip(pictures, grids, strict=True)]
+    return torch.cat([values, torch.stack(views)])
 
 
 def _check_tiles(vision: Any) -> None:

@@ -32,38 +32,52 @@ class PictureEmbedding(nn.Module):
         self.glb_GN = nn.Parameter(torch.empty(1, 1, merged))
         self.sub_GN = nn.Parameter(torch.empty(1, 1, 1, merged))
 
-    def forward(self, tiles: Tensor, views: Tensor, grids: Sequence[tuple[int, int]]) -> list[Tensor]:
+    def forward(
+        self, tiles: Tensor, views: Tensor, grids: Sequence[tuple[int, int]], *, to_the_last: bool = False
+    ) -> list[Tensor]:
         """Each picture's tokens: its tiles row by row, a separator, its whole view.
 
         Args:
             tiles: normalised ``[P, 3, S, S]``, those of all pictures one after another, row by row.
             views: each picture as a whole, normalised ``[M, 3, S, S]``.
             grids: tiles of each picture in height and width.
+            to_the_last: whether CLIP's last layer is run, too, for somebody who listens.
 
         Returns:
             For each picture ``[v, D]``.
         """
-        states = self.patches(torch.cat([tiles, views]))
-        pieces = torch.split(states[: len(tiles)], [rows * columns for rows, columns in grids])
-        joined = [
-            torch.cat([self._lines(piece, *grid), self.glb_GN[0], self._lines(view[None], 1, 1)])
-            for piece, view, grid in zip(pieces, states[len(tiles) :], grids, strict=True)
-        ]
+        states = self.patches(torch.cat([tiles, views]), to_the_last=to_the_last)
+        joined = self.join(states, grids, self.sub_GN[0], self.glb_GN[0])
         return list(torch.split(self.img_projection(torch.cat(joined)), [len(tokens) for tokens in joined]))
 
-    def patches(self, pictures: Tensor) -> Tensor:
-        """CLIP's states of the patches before its last layer, which is not run ``[P, L, C]``."""
+    def patches(self, pictures: Tensor, *, to_the_last: bool = False) -> Tensor:
+        """CLIP's states of the patches before its last layer, which is not run unless asked for ``[P, L, C]``."""
         clip = self.img_processor
         states: Tensor = clip.pre_layrnorm(clip.embeddings(pictures))
-        for layer in clip.encoder.layers[:-1]:
+        *layers, last = clip.encoder.layers
+        for layer in layers:
             states = layer(states, None)
+        if to_the_last:
+            last(states, None)
         return states[:, 1:]
 
-    def _lines(self, tiles: Tensor, rows: int, columns: int) -> Tensor:
-        """Patches ``[rows * columns, L, C]`` of a grid of tiles, 2 x 2 merged, line by line with a separator behind."""
-        merged = merge(tiles, rows, columns)
-        separators = self.sub_GN[0].expand(len(merged), -1, -1)
-        return torch.cat([merged, separators], dim=1).flatten(0, 1)
+    def join(self, states: Tensor, grids: Sequence[tuple[int, int]], line: Tensor, between: Tensor) -> list[Tensor]:
+        """States of patches as each picture's tokens before the projection.
+
+        Args:
+            states: ``[P + M, L, C]`` of the tiles and then of the whole views.
+            grids: tiles of each picture in height and width.
+            line: ``[1, 1, 4C]``, what stands behind each line of tokens.
+            between: ``[1, 4C]``, what stands before the whole view.
+
+        Returns:
+            For each picture ``[v, 4C]``, patches 2 x 2 merged.
+        """
+        *tiles, views = torch.split(states, [*(rows * columns for rows, columns in grids), len(grids)])
+        return [
+            torch.cat([_lines(piece, *grid, line), between, _lines(view[None], 1, 1, line)])
+            for piece, view, grid in zip(tiles, views, grids, strict=True)
+        ]
 
 
 class Phi3VModel(Phi3Model):  # type: ignore[misc]
@@ -104,6 +118,12 @@ def merge(tiles: Tensor, rows: int, columns: int) -> Tensor:
     half = int(tiles.shape[1] ** 0.5) // 2
     blocks = tiles.reshape(rows, columns, half, 2, half, 2, -1)
     return blocks.permute(0, 2, 1, 4, 3, 5, 6).reshape(rows * half, columns * half, -1)
+
+
+def _lines(tiles: Tensor, rows: int, columns: int, behind: Tensor) -> Tensor:
+    """Patches ``[rows * columns, L, C]`` of a grid of tiles, 2 x 2 merged, line by line with ``behind`` after each."""
+    merged = merge(tiles, rows, columns)
+    return torch.cat([merged, behind.expand(len(merged), -1, -1)], dim=1).flatten(0, 1)
 
 
 def published_name(key: str) -> str:

@@ -47,6 +47,25 @@ def fit(picture: Picture, num_crops: int, side: int, backend: Literal["pil", "to
     return padded.transpose(1, 0, 2) if is_tall else padded
 
 
+def frame(size: tuple[int, int], rows: int, columns: int, side: int) -> tuple[float, float, float, float]:
+    """Where a picture lies among its tiles: left, top, right and bottom in pixels; beyond is the padding of ``fit``.
+
+    Args:
+        size: width and height of the picture.
+        rows: of tiles.
+        columns: of tiles.
+        side: of a tile, in pixels.
+    """
+    long, short = max(size), min(size)
+    length, breadth = max(rows, columns) * side, min(rows, columns) * side
+    is_tall = size[0] < size[1]
+    resized = max(1, int(length / (long / short)))
+    start = (breadth - resized) // 2
+    across, along = (start, start + resized), (0, length)
+    (x0, x1), (y0, y1) = (across, along) if is_tall else (along, across)
+    return (x0, y0, x1, y1)
+
+
 def cut(picture: np.ndarray, side: int) -> tuple[Tensor, tuple[int, int, int]]:
     """Tiles of a picture ``[H, W, 3]``, row by row, uint8 ``[P, 3, 1, S, S]``; and their grid: 1, height, width."""
     rows, columns = picture.shape[0] // side, picture.shape[1] // side

@@ -8,7 +8,7 @@ from mmembed.media.video import Frames
 from mmembed.models.backbones.phi3_v.pixels import cut, fit
 from mmembed.models.preprocess import LanguagePreprocessor, Prepared
 from mmembed.models.prompts import Kind, Segment
-from mmembed.models.region_encoders import RegionEncoder
+from mmembed.models.region_encoders.preparer import RegionPreparer
 from mmembed.models.sequence import PreparedMedium
 from mmembed.models.settings import Phi3V, PromptStyle
 from mmembed.models.tokens import Token, tokenize_whole
@@ -44,7 +44,7 @@ class Phi3VPreprocessor(LanguagePreprocessor):
         patch: int,
         settings: Phi3V,
         prompt: PromptStyle,
-        regions: RegionEncoder | None = None,
+        regions: RegionPreparer | None = None,
     ) -> None:
         # the words of a picture are never tokenized, so there is no token of theirs to be checked
         super().__init__(tokenizer, settings, prompt, regions, placeholders={})
@@ -64,10 +64,12 @@ class Phi3VPreprocessor(LanguagePreprocessor):
         """Each piece of text between pictures on its own, as the published processor does; empty ones, too."""
         piece: list[Segment] = []
         for segment in segments:
-            if segment.medium is None:
+            if segment.medium is None and segment.free_for is None:
                 piece.append(segment)
                 continue
-            yield from self._tokenize_piece(piece)
+            # between a picture and the tokens kept free behind it is no piece
+            if piece or segment.free_for is None:
+                yield from self._tokenize_piece(piece)
             yield PICTURE, segment
             piece = []
         yield from self._tokenize_piece(piece)

@@ -6,17 +6,20 @@ counts every image token in the batch and so raises for a literal one in a text 
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mmembed.counters import count
 from mmembed.models.attention import SEGMENTS
+from mmembed.models.backbone import PatchEmbedding
 from mmembed.models.backbones.qwen_vl.preprocess import Geometry, QwenVLPreprocessor
 from mmembed.models.backbones.qwen_vl.scratch import SCRATCH
 from mmembed.models.families import Family
 from mmembed.models.language import VisionLanguageBackbone
-from mmembed.models.region_encoders import RegionEncoder
-from mmembed.models.sequence import Batch, Features, Padding, Sequence
+from mmembed.models.region_encoders.preparer import RegionPreparer
+from mmembed.models.sequence import Batch, Features, Padding, PatchMap, Sequence
 from mmembed.models.settings import PromptStyle, QwenVL
+from mmembed.models.taps import check_taps, tapped
 
 QWEN_VL = Family(
     name="Qwen-VL",
@@ -43,7 +46,7 @@ class QwenVLBackbone(VisionLanguageBackbone):
         if self.settings.attention == "sdpa":
             self.model.visual.config._attn_implementation = SEGMENTS
 
-    def make_preprocessor(self, prompt: PromptStyle, regions: RegionEncoder | None) -> QwenVLPreprocessor:
+    def make_preprocessor(self, prompt: PromptStyle, regions: RegionPreparer | None) -> QwenVLPreprocessor:
         """See :meth:`LanguageBackbone.make_preprocessor`."""
         geometry = _geometry(self.model.config)
         return QwenVLPreprocessor(self.checkpoint.tokenizer, geometry, self.settings, prompt, regions)
@@ -59,12 +62,36 @@ class QwenVLBackbone(VisionLanguageBackbone):
             return Features([])
         count("tower_forwards", len(batch.grids))
         patches = self._patches(batch.pixels)
-        output = self.model.visual(patches, grid_thw=batch.grids)
+        with tapped(self.tower.blocks, self.taps) as states:
+            output = self.model.visual(patches, grid_thw=batch.grids)
         sizes = (batch.grids.prod(-1) // self.tower.spatial_merge_size**2).tolist()
         layers = getattr(output, "deepstack_features", None) or []
         return Features(
-            maps=list(output.pooler_output.split(sizes)), layers=[list(layer.split(sizes)) for layer in layers]
+            maps=list(torch.split(output.pooler_output, sizes)),
+            layers=[list(torch.split(layer, sizes)) for layer in layers],
+            taps=[list(torch.split(self._by_token(states[layer], batch.grids), sizes)) for layer in self.taps],
         )
+
+    def tap(self, layers: tuple[int, ...]) -> list[int]:
+        """See :meth:`Backbone.tap`; a token's state is the mean of the patches merged into it."""
+        blocks = self.tower.blocks
+        self.taps = check_taps(layers, len(blocks))
+        return [self.tower.patch_embed.embed_dim] * len(layers)
+
+    def patch_maps(self, batch: Batch, features: list[Tensor]) -> list[PatchMap | None]:
+        """See :meth:`Backbone.patch_maps`; a still picture has one step in time."""
+        merge = self.tower.spatial_merge_size
+        found: list[PatchMap | None] = []
+        for (time, rows, columns), flat in zip(batch.grids.tolist(), features, strict=True):
+            height, width = rows // merge, columns // merge
+            still = time == 1
+            found.append(PatchMap(flat.view(height, width, -1), (0, 0, width, height)) if still else None)
+        return found
+
+    def patch_embedding(self) -> PatchEmbedding:
+        """See :meth:`Backbone.patch_embedding`; a block is one patch."""
+        embed, geometry = self.tower.patch_embed, self.preprocessor.geometry
+        return PatchEmbedding(embed, embed.embed_dim, (geometry.temporal, geometry.patch, geometry.patch))
 
     def position_ids(self, positions: Tensor) -> Tensor:
         """``[3, B, L]``."""
@@ -76,12 +103,32 @@ class QwenVLBackbone(VisionLanguageBackbone):
             return {}
         return {"visual_pos_masks": padding.pad(sequence.visual), "deepstack_visual_embeds": sequence.deepstack}
 
+    def _by_token(self, states: Tensor, grids: Tensor) -> Tensor:
+        """States of patches as the tower has them ``[P, C]`` -> of tokens in time, height, width order ``[v, C]``."""
+        merge = self.tower.spatial_merge_size
+        tokens = states.view(-1, merge**2, states.shape[-1]).mean(1)
+        if not hasattr(self.tower, "window_size"):
+            return tokens
+        side = self.tower.window_size // merge // self.tower.patch_size
+        return tokens[_window_order(grids, merge, side).argsort()]
+
     def _patches(self, pixels: Tensor) -> Tensor:
         """uint8 ``[P, 3, F, p, p]`` -> the tower's flat patches, a still picture repeated in time."""
         scaled = self.normalise(pixels)
         temporal = self.preprocessor.geometry.temporal
         scaled = scaled.expand(-1, -1, temporal, -1, -1) if scaled.shape[2] == 1 else scaled
         return scaled.flatten(1).to(self.model.visual.dtype)
+
+
+def _window_order(grids: Tensor, merge: int, side: int) -> Tensor:
+    """The order of tokens in which Qwen2.5-VL's windows of ``side`` by ``side`` follow one another."""
+    orders, before = [], 0
+    for time, rows, columns in (grids // grids.new_tensor([1, merge, merge])).tolist():
+        t, y, x = torch.meshgrid(*(torch.arange(n, device=grids.device) for n in (time, rows, columns)), indexing="ij")
+        window = ((t * rows + y // side) * columns + x // side).flatten()
+        orders.append(window.argsort(stable=True) + before)
+        before += time * rows * columns
+    return torch.cat(orders)
 
 
 def _geometry(config: Any) -> Geometry:

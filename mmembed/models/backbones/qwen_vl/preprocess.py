@@ -13,7 +13,7 @@ from mmembed.media.video import Frames
 from mmembed.models.backbones.qwen_vl.pixels import enlarge_tiny, patchify, resize, target_size
 from mmembed.models.positions import Run, mrope_positions, sequential_positions
 from mmembed.models.preprocess import LanguagePreprocessor, Prepared
-from mmembed.models.region_encoders import RegionEncoder
+from mmembed.models.region_encoders.preparer import RegionPreparer
 from mmembed.models.sequence import PreparedMedium
 from mmembed.models.settings import PromptStyle, QwenVL
 
@@ -59,7 +59,7 @@ class QwenVLPreprocessor(LanguagePreprocessor):
         geometry: Geometry,
         settings: QwenVL,
         prompt: PromptStyle,
-        regions: RegionEncoder | None = None,
+        regions: RegionPreparer | None = None,
     ) -> None:
         self.geometry = geometry
         placeholders = {geometry.image_id: "image", geometry.video_id: "video"}

@@ -14,7 +14,7 @@ from mmembed.models.backbones.text.preprocess import TextPreprocessor
 from mmembed.models.backbones.text.scratch import DECODER, DECODERS, ENCODER, ENCODERS
 from mmembed.models.families import Family
 from mmembed.models.language import LanguageBackbone
-from mmembed.models.region_encoders import RegionEncoder
+from mmembed.models.region_encoders.preparer import RegionPreparer
 from mmembed.models.sequence import Batch, Features, Padding, Sequence
 from mmembed.models.settings import LanguageSettings, LastToken, MeanToken, PromptStyle, TextModel
 
@@ -76,7 +76,7 @@ class TextBackbone(LanguageBackbone):
         is_encoder = scratch is not None and scratch.architecture in ENCODERS
         return replace(cls.family, scratch=ENCODER if is_encoder else DECODER)
 
-    def make_preprocessor(self, prompt: PromptStyle, regions: RegionEncoder | None) -> TextPreprocessor:
+    def make_preprocessor(self, prompt: PromptStyle, regions: RegionPreparer | None) -> TextPreprocessor:
         """See :meth:`LanguageBackbone.make_preprocessor`."""
         return TextPreprocessor(self.checkpoint.tokenizer, self.settings, prompt, regions)
 

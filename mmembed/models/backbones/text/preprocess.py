@@ -8,7 +8,7 @@ from mmembed.errors import InputError
 from mmembed.items import Item, Media
 from mmembed.models.preprocess import LanguagePreprocessor
 from mmembed.models.prompts import Kind, Segment
-from mmembed.models.region_encoders import RegionEncoder
+from mmembed.models.region_encoders.preparer import RegionPreparer
 from mmembed.models.settings import PromptStyle, TextModel
 from mmembed.models.tokens import Token, tokenize_whole
 
@@ -21,7 +21,7 @@ class TextPreprocessor(LanguagePreprocessor):
     takes_video = False
 
     def __init__(
-        self, tokenizer: Any, settings: TextModel, prompt: PromptStyle, regions: RegionEncoder | None = None
+        self, tokenizer: Any, settings: TextModel, prompt: PromptStyle, regions: RegionPreparer | None = None
     ) -> None:
         super().__init__(tokenizer, settings, prompt, regions, {})
         added = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]

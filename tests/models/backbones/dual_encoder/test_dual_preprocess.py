@@ -14,7 +14,7 @@ from mmembed import Image, Item, Region
 from mmembed.errors import InputError
 from mmembed.models.backbones.dual_encoder.preprocess import PATCH, DualEncoderPreprocessor, target_pad
 from mmembed.models.prompts import Kind
-from mmembed.models.region_encoders import TextRegionEncoder
+from mmembed.models.region_encoders.text import TextRegionPreparer
 from mmembed.models.settings import ChatPrompt, DualEncoder, RawPrompt
 from tests.cases import GOLDEN
 
@@ -129,7 +129,7 @@ def test_a_long_text_is_cut_and_keeps_its_end_token(prepare):
 def test_regions_are_told_in_words_or_refused(prepare, picture):
     item = Item((Image(picture(40, 40), (Region(box=(4, 4, 20, 20)),)), " this"))
 
-    told = preprocessor(regions=TextRegionEncoder(10))(item, "query")
+    told = preprocessor(regions=TextRegionPreparer(10))(item, "query")
 
     assert words_of(told) == prepare(Item.of("(box 1 1 5 5) this"), "query").ids.tolist()
     with pytest.raises(InputError, match="no regions: this model has no region encoder"):
@@ -140,7 +140,7 @@ def test_regions_that_a_cut_would_lose_are_refused_in_words(picture):
     boxes = tuple(Region(box=(i, i, i + 10, i + 10)) for i in range(20))
 
     with pytest.raises(InputError, match=r"regions in words within the text tower's 77 tokens.*name fewer regions"):
-        preprocessor(regions=TextRegionEncoder(10))(Item((Image(picture(40, 40), boxes), "this")), "query")
+        preprocessor(regions=TextRegionPreparer(10))(Item((Image(picture(40, 40), boxes), "this")), "query")
 
 
 def test_a_chat_prompt_is_refused_in_words():

@@ -271,12 +271,13 @@ def test_a_token_that_begins_with_the_separator_belongs_to_the_word_after_it(row
         assert tokenizer.decode(row.ids[row.kinds == kind]).strip() == words
 
 
-def test_regions_of_pictures_that_are_distorted_are_refused(row_of, picture):
-    media = MediaSettings(square=56)
-    item = Item((Image(picture(84, 56), (Region(box=(1, 2, 30, 40)),)),))
+def test_regions_of_pictures_that_are_made_squares_are_told_in_shares_of_the_original(scratch_embedder, picture):
+    model = scratch_embedder("qwen2_vl", regions=TextRegions(scale=10), media=MediaSettings(square=56))
+    preprocessor = model.backbone.preprocessor
 
-    with pytest.raises(InputError, match=r"image.regions: expected no regions where media.square distorts"):
-        row_of(item, regions=TextRegions(), media=media)
+    row = preprocessor(Item((Image(picture(100, 50), (Region(box=(10, 20, 30, 40)),)),)), "query")
+
+    assert preprocessor.tokenizer.decode(row.ids[row.kinds == Kind.REGION]) == "(box 1 4 3 8)"
 
 
 def test_the_first_released_checkpoints_see_squares_of_1225_tokens(open_golden, golden, picture):

@@ -1,0 +1,36 @@
+"""What every region encoder is told. No torch here."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from mmembed.settings import Part
+
+if TYPE_CHECKING:
+    from mmembed.models.backbone import Backbone
+    from mmembed.models.region_encoders.encoder import RegionEncoder
+    from mmembed.models.region_encoders.preparer import RegionPreparer
+
+
+@dataclass(frozen=True)
+class RegionEncoderSettings(Part):
+    """How a model is told which places of a picture are meant."""
+
+    abstract: ClassVar[bool] = True
+
+    def saved(self) -> Self:
+        """The settings under which what this made is opened from where it was saved."""
+        return self
+
+    def preparer(self) -> "RegionPreparer":
+        """Make the half that works on the CPU."""
+        raise NotImplementedError
+
+    def build(self, backbone: "Backbone") -> "RegionEncoder":
+        """Make the half that works beside a backbone.
+
+        Raises:
+            InputError: a backbone that does not give what the encoder is made of.
+        """
+        from mmembed.models.region_encoders.encoder import RegionEncoder
+
+        return RegionEncoder()
