@@ -6,10 +6,11 @@ PY := $(BIN)/python
 # torchcodec finds FFmpeg in the libraries that PyAV's wheel brings
 FFMPEG = LD_LIBRARY_PATH=$(abspath $(VENV))/ffmpeg:$$($(PY) -c "import sysconfig; print(sysconfig.get_path('purelib'))")/av.libs
 DATA_ROOT ?= data
+DEMO ?= runs/demo
 QUICK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo verify test acceptance browser torture lint bench docs test-oldest clean
+.PHONY: help setup demo app demo-regions verify test acceptance browser torture lint bench docs test-oldest clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,11 +21,24 @@ $(VENV)/.done: setup.cfg pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip wheel "setuptools>=77"
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[dev]"
+	# gradio asks for Pillow below 13, which rounds a few resizes otherwise than the published vectors were made
+	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade "pillow>=13" 2>/dev/null
 	$(PY) scripts/link_ffmpeg.py $(VENV)/ffmpeg
 	touch $@
 
 demo: setup  ## draw data, train from scratch, evaluate, report; QUICK=1 takes a minute or two
 	$(PY) scripts/demo.py --data-root $(DATA_ROOT) $(if $(QUICK),--quick)
+
+demo-regions: setup  ## train every region encoder on the demo's region task, side by side; QUICK=1 takes a minute
+	$(PY) scripts/demo_regions.py --data-root $(DATA_ROOT) $(if $(QUICK),--quick)
+
+app: setup  ## search the demo's gallery on a page in the browser, with the model that make demo trained
+	@test -f $(DEMO)/final/embedder.yaml || { echo "no demo model in $(DEMO)/final: run make demo first"; exit 2; }
+	$(PY) data_prep/demo_gallery.py --data-root $(DATA_ROOT)
+	$(FFMPEG) $(PY) scripts/embed.py --model $(DEMO)/final --input $(DATA_ROOT)/demo-gallery/items.jsonl \
+		--output $(DEMO)/index --regions --region-instruction "what is here ?" --overwrite
+	$(FFMPEG) $(PY) scripts/app.py --model $(DEMO)/final --index $(DEMO)/index \
+		--instructions $(DATA_ROOT)/demo-gallery/instructions.yaml
 
 verify: setup  ## compare the demo's scores with those that eval/expected says it reaches
 	$(PY) eval/verify.py --benchmark demo --output runs/demo --no-run
@@ -35,9 +49,9 @@ test: setup  ## the default tests (no network, no GPU)
 acceptance: setup browser  ## the slower tests
 	$(FFMPEG) $(PY) -m pytest -q -m acceptance
 
-browser:  ## install Chromium, in which the acceptance tests open a report, where it is missing and apt-get can
+browser:  ## install Chromium, in which the acceptance tests open pages, where it is missing and apt-get can
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
-	|| ! command -v apt-get >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; } \
+	|| ! command -v apt-get >/dev/null || { apt-get update -qq && apt-get install -y -qq $$(cat packages.txt); } \
 	|| echo "Chromium could not be installed; the test that needs it will say so"
 
 torture: setup  ## kill runs twenty times each, with and without workers: the same bits at the end
