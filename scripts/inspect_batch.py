@@ -43,9 +43,9 @@ LEGEND = "text  [instruction]  {template}  <medium> xN; tokens are divided by |"
 def span_text(span: Span) -> Text:
     """A span with its marks and colour."""
     style = STYLES.get(span.kind, "magenta")
-    if span.kind not in MARKS:
+    if span.kind not in MARKS and len(span.words) == 1:
         return Text(f"{span.words[0]} x{span.repeats}", style)
-    before, after = MARKS[span.kind]
+    before, after = MARKS.get(span.kind, ("", ""))
     return Text(before + "|".join(word.replace("\n", "\\n") for word in span.words) + after, style)
 
 
@@ -97,7 +97,7 @@ def stage_name(recipe: Recipe, wanted: str | None) -> str:
 def inspect(options: argparse.Namespace, overrides: Sequence[str], console: Console) -> None:
     """Print what the options ask for."""
     # takes seconds, which --help and a wrong option need not wait for
-    from mmembed.training.stage_data import open_training
+    from mmembed.training.stage_data import make_mixer, open_training
 
     recipe, data_root = chosen_recipe(options, overrides)
     check_data(recipe, data_root, parts=True)
@@ -108,7 +108,11 @@ def inspect(options: argparse.Namespace, overrides: Sequence[str], console: Cons
         raise InputError("--step", expected=expected, got=options.step, remedy="steps are counted from 0")
     mixture = open_training(name, stage, seed=recipe.seed, data_root=data_root)
     preprocessor = make_preprocessor(recipe, data_root)
-    batch = PairPreparer(preprocessor, stage.chunks, list(stage.mixture))(options.step, mixture.pairs(options.step))
+    mixer = make_mixer(
+        name, stage, seed=recipe.seed, preprocessor=preprocessor, backbone=recipe.embedder.backbone
+    )  # fmt: skip
+    prepare = PairPreparer(preprocessor, stage.chunks, list(stage.mixture), mixer=mixer)
+    batch = prepare(options.step, mixture.pairs(options.step))
     pairs = view_pairs(batch, preprocessor.tokenizer, stage.objective.build(stage.rules).excluded(batch.candidates))
     chunks = view_chunks(batch)
     rows = sum(chunk.rows for chunk in chunks)

@@ -24,8 +24,13 @@ T_co = TypeVar("T_co", covariant=True)
 class Preparer(Protocol[P, T_co]):
     """Makes the pairs of a step into what the model takes, pair by pair; picklable."""
 
-    def prepare(self, pair: Pair) -> P:
-        """One pair, decoded and rendered; an InputError says that it cannot be used."""
+    @property
+    def by_step(self) -> bool:
+        """Whether what a pair becomes depends on the step, and so whether it can be used."""
+        ...
+
+    def prepare(self, pair: Pair, step: int) -> P:
+        """One pair, decoded and rendered for a step; an InputError says that it cannot be used."""
         ...
 
     def assemble(self, step: int, prepared: list[P], bad: tuple[BadRow, ...]) -> T_co:
@@ -68,14 +73,14 @@ class StepDataset(Dataset[T], Generic[P, T]):
             InputError: one after the other, more rows of a source are bad than may be; or its table is gone.
         """
         bad: dict[Row, BadRow] = {}
-        prepared = [self._prepare(row, bad) for row in self.mixture.rows(step)[self.rank :: self.world]]
+        prepared = [self._prepare(row, step, bad) for row in self.mixture.rows(step)[self.rank :: self.world]]
         return self.preparer.assemble(step, prepared, tuple(bad.values()))
 
-    def _prepare(self, row: Row, met: dict[Row, BadRow]) -> P:
+    def _prepare(self, row: Row, step: int, met: dict[Row, BadRow]) -> P:
         """The row, or the next one that can be used; the bad ones before it are added to ``met``."""
         size, share = self.mixture.sampler.sizes[row.source], self.mixture.sampler.sampling.max_bad
         passed: list[BadRow] = []
-        while isinstance(found := self._try(row), BadRow):
+        while isinstance(found := self._try(row, step), BadRow):
             met[row] = found
             passed.append(found)
             # these alone are too many, whatever other workers find: do not walk through the whole table
@@ -83,16 +88,19 @@ class StepDataset(Dataset[T], Generic[P, T]):
             row = Row(row.source, (row.row + 1) % size)
         return found
 
-    def _try(self, row: Row) -> P | BadRow:
+    def _try(self, row: Row, step: int) -> P | BadRow:
         if row in self._bad:
             return self._bad[row]
         try:
-            return self.preparer.prepare(self.mixture.pair(row))
+            return self.preparer.prepare(self.mixture.pair(row), step)
         except LostTableError:
             raise
         except InputError as error:
-            self._bad[row] = BadRow(row.source, row.row, str(error))
-            return self._bad[row]
+            bad = BadRow(row.source, row.row, str(error))
+            if not self.preparer.by_step:
+                # else a batch would depend on which steps this worker was given before
+                self._bad[row] = bad
+            return bad
 
 
 class StepLoader(DataLoader[Any]):

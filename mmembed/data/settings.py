@@ -4,8 +4,11 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from mmembed.errors import InputError
+from mmembed.errors import InputError, nearest
 from mmembed.losses.settings import SourceRules
+
+PROMPT_KINDS = ("none", "point", "points", "box", "jittered_box", "mask", "scribble")
+"""What a region may become in training."""
 
 _HELD_STEPS = 4
 """Steps of one pattern where four DataLoader workers live on each of eight GPUs."""
@@ -115,3 +118,60 @@ class Sampling:
         if self.regime == "one_source":
             return replace(self, regime="recipe", block_size=self.batch_size, hold=_HELD_STEPS)
         return self
+
+
+@dataclass(frozen=True)
+class RegionMixing:
+    """Which prompt a query's region becomes at each step, so that a model learns to read all kinds.
+
+    One annotation, a mask or a box, gives a point in it, several points, a box, one off the mark, itself or a scribble.
+    A mask gives every kind, a box all but a mask, points give themselves and one of them; what an annotation cannot
+    give falls out, and the other weights keep their ratios. Targets and held-out rows keep the regions that they have.
+    """
+
+    weights: dict[str, float]
+    """How often each kind is drawn, by name: ``none`` (the region is left out), ``point``, ``points``, ``box``,
+    ``jittered_box``, ``mask`` or ``scribble``; only ratios count, a kind not named is not drawn."""
+
+    jitter: float = 0.1
+    """Each side of a jittered box moves by up to this share of the box's width or height."""
+
+    points: int = 5
+    """Most points of ``points``, which are at least two."""
+
+    outside: float = 0.3
+    """Share of these points, beside the first, that lie outside and say so."""
+
+    strokes: int = 3
+    """Straight strokes of a scribble, each begun where the last ended."""
+
+    def __post_init__(self) -> None:
+        for name, weight in self.weights.items():
+            if name not in PROMPT_KINDS:
+                raise InputError(
+                    f"region_prompts.weights.{name}", expected="a kind of prompt", got=f"'{name}'",
+                    remedy=nearest(name, PROMPT_KINDS),
+                )  # fmt: skip
+            if not (weight >= 0 and math.isfinite(weight)):
+                raise InputError(
+                    f"region_prompts.weights.{name}", expected="a positive number, or 0", got=weight,
+                    remedy="0 draws none of the kind",
+                )  # fmt: skip
+        if not any(self.weights.values()):
+            raise InputError(
+                "region_prompts.weights", expected="a kind with a weight", got=self.weights or "none",
+                remedy="leave region_prompts out to keep the regions as they are",
+            )  # fmt: skip
+        if not 0 < self.jitter < 0.5:
+            raise InputError(
+                "region_prompts.jitter", expected="above 0 and below 0.5, where sides would meet", got=self.jitter,
+                remedy="0.1 is usual",
+            )  # fmt: skip
+        if self.points < 2:
+            raise InputError(
+                "region_prompts.points", expected="at least 2", got=self.points, remedy="use the kind point for one"
+            )
+        if not 0 <= self.outside <= 1:
+            raise InputError("region_prompts.outside", expected="0 to 1", got=self.outside, remedy="0 draws none")
+        if self.strokes < 1:
+            raise InputError("region_prompts.strokes", expected="at least 1", got=self.strokes, remedy="3 are usual")

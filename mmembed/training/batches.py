@@ -1,13 +1,15 @@
 """From the pairs of a step to chunks ready for the model; runs in the workers."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from mmembed.data.quarantine import BadRow
+from mmembed.data.region_mixing import RegionMixer
 from mmembed.errors import InputError
 from mmembed.files import fingerprint
 from mmembed.items import Item, Pair
@@ -93,12 +95,21 @@ class PairPreparer:
             given, all pairs are of one source.
         filler: whether every chunk must run every part of the model, as sharded weights ask for: a chunk that does
             not then gets one more row, the preprocessor's filler, whose embedding nobody uses.
+        mixer: draws the prompts that the queries' regions become at a step; None keeps them as they are. Which pairs
+            and targets are equal is told by what their table has.
     """
 
     def __init__(
-        self, preprocessor: Preprocessor, chunks: Chunks, sources: Sequence[str] = (), *, filler: bool = False
+        self,
+        preprocessor: Preprocessor,
+        chunks: Chunks,
+        sources: Sequence[str] = (),
+        *,
+        filler: bool = False,
+        mixer: RegionMixer | None = None,
     ) -> None:
         self.preprocessor = preprocessor
+        self.mixer = mixer
         self.chunks = chunks
         self.numbers: Mapping[str, int] = {name: number for number, name in enumerate(sources)}
         self.filler = preprocessor(preprocessor.filler(), "query") if filler else None
@@ -109,10 +120,19 @@ class PairPreparer:
         Raises:
             InputError: a row that cannot be used, named by source and query id.
         """
-        return self.assemble(number, [self.prepare(pair) for pair in pairs], ())
+        return self.assemble(number, [self.prepare(pair, number) for pair in pairs], ())
 
-    def prepare(self, pair: Pair) -> PreparedPair:
+    @property
+    def by_step(self) -> bool:
+        """Whether what a pair becomes depends on the number of its batch."""
+        return self.mixer is not None
+
+    def prepare(self, pair: Pair, number: int | None = None) -> PreparedPair:
         """Decode, render and tokenize one pair.
+
+        Args:
+            pair: the pair.
+            number: of the global batch that it is for; None for a held-out one, whose regions stay as they are.
 
         Raises:
             InputError: a row that cannot be used, named by source and query id.
@@ -120,7 +140,7 @@ class PairPreparer:
         items = (*pair.positives, *(negative.item for negative in pair.negatives))
         return PreparedPair(
             pair,
-            self._row(pair, pair.query, "query"),
+            self._query(pair, number),
             tuple(self._row(pair, item, "target") for item in items),
             tuple(_number(item.content_fingerprint()) for item in items),
         )
@@ -144,11 +164,16 @@ class PairPreparer:
             filler=None if self.filler is None else collate([self.filler]),
         )
 
+    def _query(self, pair: Pair, number: int | None) -> Row:
+        if self.mixer is None or number is None:
+            return self._row(pair, pair.query, "query")
+        with _naming(pair, "query"):
+            shown = self.mixer.query(pair, number)
+        return self._row(pair, shown, "query")
+
     def _row(self, pair: Pair, item: Item, side: Side) -> Row:
-        try:
+        with _naming(pair, side):
             return self.preprocessor(item, side)
-        except InputError as error:
-            raise error.within(f"{pair.source}: {pair.query_id}: {side}") from error
 
     def _cut(self, rows: Sequence[Row]) -> tuple[list[Batch], dict[str, int]]:
         """The chunks of the distinct rows, and the place of each row among the rows of all chunks."""
@@ -170,6 +195,15 @@ class PairPreparer:
             chunks.append(collate(chunk))
             start += len(chunk)
         return chunks, places
+
+
+@contextmanager
+def _naming(pair: Pair, side: Side) -> Iterator[None]:
+    """Say in errors which row they are of."""
+    try:
+        yield
+    except InputError as error:
+        raise error.within(f"{pair.source}: {pair.query_id}: {side}") from error
 
 
 def _candidates(prepared: Sequence[PreparedPair], numbers: Mapping[str, int]) -> Candidates:
@@ -196,9 +230,15 @@ def _class(pair: Pair) -> int:
 
 
 def _runs_all(chunk: Sequence[Row], filler: Row) -> bool:
-    """Whether a chunk runs every part of the model that the filler runs: a tower, a text model of its own."""
+    """Whether a chunk runs every part of the model that the filler runs: a tower, a text model, a region encoder."""
     media = not filler.media or any(row.media for row in chunk)
-    return media and (not _has_text(filler) or any(map(_has_text, chunk)))
+    regions = not _has_region(filler) or any(map(_has_region, chunk))
+    return media and regions and (not _has_text(filler) or any(map(_has_text, chunk)))
+
+
+def _has_region(row: Row) -> bool:
+    """Whether a region encoder has something to do for it, in its tokens or in its pixels."""
+    return bool(row.regions) or any(medium.marks is not None for medium in row.media)
 
 
 def _has_text(row: Row) -> bool:

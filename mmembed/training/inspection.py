@@ -9,16 +9,18 @@ from torch import Tensor
 
 from mmembed.data.sampler import Sampler
 from mmembed.models.prompts import Kind
-from mmembed.models.sequence import Batch
+from mmembed.models.sequence import KEPT_FREE, Batch
 from mmembed.training.batches import TrainingBatch
 
 MEDIA = (Kind.IMAGE, Kind.VIDEO)
 AXES = ("time", "height", "width")
+FREE_WORD = "<region>"
+"""Shown for a token that a region encoder fills."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """Tokens of one kind that follow each other; those of media are one word, ``repeats`` times."""
+    """Tokens of one kind in a row; of media, and where regions are filled in, a word ``repeats`` times."""
 
     kind: Kind
     words: tuple[str, ...]
@@ -122,11 +124,12 @@ def shares(sampler: Sampler, first_step: int, steps: int) -> list[SourceShare]:
 
 def _spans(ids: Tensor, kinds: Tensor, tokenizer: Any) -> list[Span]:
     # tokens one by one: decoded together they would not show where one ends
-    words = [tokenizer.decode([token]) for token in ids.tolist()]
+    words = [FREE_WORD if token == KEPT_FREE else tokenizer.decode([token]) for token in ids.tolist()]
     spans = []
-    for kind, group in groupby(zip(kinds.tolist(), words, strict=True), key=lambda pair: pair[0]):
-        found = tuple(word for _, word in group)
-        if kind in MEDIA:
+    counted = [kind in MEDIA or token == KEPT_FREE for kind, token in zip(kinds.tolist(), ids.tolist(), strict=True)]
+    for (kind, alike), group in groupby(zip(kinds.tolist(), counted, words, strict=True), key=lambda token: token[:2]):
+        found = tuple(word for _, _, word in group)
+        if alike:
             spans += [Span(Kind(kind), (word,), len(list(same))) for word, same in groupby(found)]
         else:
             spans.append(Span(Kind(kind), found))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mmembed.data.settings import Sampling, Source
+from mmembed.data.settings import RegionMixing, Sampling, Source
 from mmembed.errors import InputError
 from mmembed.losses.settings import Contrastive, ObjectiveSettings, SourceRules
 
@@ -142,6 +142,8 @@ class Stage:
     """Optimiser steps."""
     sampling: Sampling = field(default_factory=Sampling)
     """Batch and blocks."""
+    region_prompts: RegionMixing | None = None
+    """What the queries' regions become, drawn anew at each step; None keeps them as they are."""
     objective: ObjectiveSettings = field(default_factory=Contrastive)
     """What is minimised."""
     optim: Optim = field(default_factory=Optim)

@@ -27,7 +27,7 @@ def shard(embedder: Embedder, mesh: DeviceMesh) -> None:
     """
     _refuse_two_runs(embedder)
     tower = embedder.backbone.tower
-    whole = set(tower.parameters()) if embedder.tower_is_frozen else set()
+    whole = {*tower.parameters(), *_marking(embedder)} if embedder.tower_is_frozen else set()
     # single numbers cannot be spread; those of a loss that is not ours never train
     whole |= {p for p in embedder.parameters() if p.dim() == 0 and not p.requires_grad}
     for layer in layers_of(embedder.backbone):
@@ -39,6 +39,11 @@ def shard(embedder: Embedder, mesh: DeviceMesh) -> None:
             # the ranks' losses are parts of one sum; gloo adds but does not average
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+
+
+def _marking(embedder: Embedder) -> list[nn.Parameter]:
+    """Weights of a region encoder that run with the tower."""
+    return list(embedder.regions.parameters()) if embedder.regions.marks_patches else []
 
 
 def layers_of(backbone: nn.Module) -> list[nn.Module]:

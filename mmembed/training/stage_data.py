@@ -5,20 +5,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from mmembed.data.batching import StepDataset, StepLoader, step_loader
 from mmembed.data.mixture import LostTableError, Mixture, open_mixture
 from mmembed.data.quarantine import BadRow
+from mmembed.data.region_mixing import RegionMixer, example
 from mmembed.data.sampler import Row
 from mmembed.data.settings import Source
 from mmembed.data.tables import open_table
 from mmembed.errors import InputError
 from mmembed.files import fingerprint
+from mmembed.items import Image, Item
+from mmembed.media.settings import MediaSettings
+from mmembed.models.backbone import Preprocessor
+from mmembed.models.settings import BackboneSettings
 from mmembed.processes import Processes
 from mmembed.training.batches import PairPreparer, TrainingBatch
 from mmembed.training.settings import Stage
+
+_TRIED = PIL.Image.new("RGB", (56, 56))
+"""A picture that kinds of prompts are tried on."""
 
 
 class StageData(LightningDataModule):  # type: ignore[misc]
@@ -88,6 +97,34 @@ def open_training(name: str, stage: Stage, *, seed: int, data_root: Path) -> Mix
                 remedy="lower sampling.block_size, or turn on mask_duplicates: a row would be its own negative",
             )  # fmt: skip
     return mixture
+
+
+def make_mixer(
+    name: str, stage: Stage, *, seed: int, preprocessor: Preprocessor, backbone: BackboneSettings
+) -> RegionMixer | None:
+    """What draws the prompts of the stage called ``name``; None where regions stay as they are.
+
+    Args:
+        name: of the stage.
+        stage: its settings.
+        seed: of the run.
+        preprocessor: is tried on each kind of prompt.
+        backbone: settings of it, which say how pictures are opened.
+
+    Raises:
+        InputError: a kind with a weight that the model's region encoder cannot tell, or there is no encoder.
+    """
+    if stage.region_prompts is None:
+        return None
+    for kind, weight in stage.region_prompts.weights.items():
+        tried = example(kind, stage.region_prompts, _TRIED.size) if weight else None
+        if tried is not None:
+            try:
+                preprocessor(Item((Image(_TRIED, (tried,)),)), "query")
+            except InputError as error:
+                raise error.within(f"stages.{name}.region_prompts.weights.{kind}") from error
+    media: MediaSettings = getattr(backbone, "media", MediaSettings())
+    return RegionMixer(stage.region_prompts, seed=stage_seed(name, seed), media=media)
 
 
 def stage_seed(name: str, seed: int) -> int:

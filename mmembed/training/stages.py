@@ -32,7 +32,7 @@ from mmembed.training.module import EmbedderModule
 from mmembed.training.optim import freeze
 from mmembed.training.progress import TrainingProgress
 from mmembed.training.settings import MB, Stage
-from mmembed.training.stage_data import StageData, open_training, stage_seed
+from mmembed.training.stage_data import StageData, make_mixer, open_training, stage_seed
 from mmembed.training.strategies import trainer_choices
 from mmembed.training.train_log import TrainLog
 from mmembed.training.watch import Watch
@@ -100,7 +100,11 @@ def run_stage(embedder: Embedder, run: StageRun, log: TrainLog) -> None:
     facts = _facts(embedder, run)
     resumed = _checkpoint_to_resume(run, facts)
     mixture = open_training(run.name, stage, seed=run.seed, data_root=run.data_root)
-    preparer = PairPreparer(embedder.backbone.preprocessor, stage.chunks, list(stage.mixture), filler=run.sharded)
+    preprocessor = embedder.backbone.preprocessor
+    mixer = make_mixer(
+        run.name, stage, seed=run.seed, preprocessor=preprocessor, backbone=embedder.settings.backbone
+    )  # fmt: skip
+    preparer = PairPreparer(preprocessor, stage.chunks, list(stage.mixture), filler=run.sharded, mixer=mixer)
     data = StageData(mixture, preparer, stage, processes)
     module = EmbedderModule(embedder, stage, seed=stage_seed(run.name, run.seed), facts=facts)
     quarantine = Quarantine(mixture.sampler.sizes, stage.sampling.max_bad)

@@ -14,7 +14,7 @@ from fpdf import FPDF
 
 from mmembed import Embedder
 from mmembed.data.rows import PAIR_FIELDS
-from mmembed.data.settings import Sampling, Source
+from mmembed.data.settings import RegionMixing, Sampling, Source
 from mmembed.data.tables import open_table, read_items
 from mmembed.evaluation.benchmark import Passing, Task, read_benchmark
 from mmembed.evaluation.blind import BLINDS
@@ -48,7 +48,19 @@ FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 COMMANDS = ("scripts/", "eval/", "data_prep/")
 FIELDS = {
     "docs/recipes.md": (
-        *(Recipe, Stage, Sampling, Source, SourceRules, Optim, PartRates, Chunks, Validation, Checkpoints),
+        *(
+            Recipe,
+            Stage,
+            Sampling,
+            RegionMixing,
+            Source,
+            SourceRules,
+            Optim,
+            PartRates,
+            Chunks,
+            Validation,
+            Checkpoints,
+        ),
         *(Contrastive, LearnedTemperature),
     ),
     "docs/models.md": (

@@ -11,6 +11,7 @@ from mmembed.evaluation.benchmark import read_benchmark
 from mmembed.evaluation.expected import find_entry, read_expected
 from mmembed.models.profiles import load_profile, profile_names
 from mmembed.models.settings import EmbedderSettings, Scratch
+from mmembed.models.settings.regions import Sam2Regions, Sam2Scratch
 from mmembed.recipe import read_recipe
 from mmembed.settings import dump_yaml, parse_yaml, read_settings
 from mmembed.training.optim import make_optimizer
@@ -33,7 +34,11 @@ def small(settings):
     plain = {"path": None, "revision": None, "adapter": None, "scratch": Scratch(), "dtype": "float32"}
     if hasattr(settings.backbone, "attention"):
         plain["attention"] = "sdpa"
-    return replace(settings, backbone=replace(settings.backbone, **plain), lora=None)
+    regions = settings.regions
+    if isinstance(regions, Sam2Regions) and regions.checkpoint is not None:
+        regions = replace(regions, checkpoint=None, scratch=Sam2Scratch())
+    backbone = replace(settings.backbone, **plain)
+    return replace(settings, backbone=backbone, lora=None, regions=regions, regions_weights=None)
 
 
 def embeds(settings):

@@ -20,7 +20,9 @@ from mmembed.items import Item, Pair
 class Plain:
     """A batch stands for everything that a model could see."""
 
-    def prepare(self, pair):
+    by_step = False
+
+    def prepare(self, pair, step):
         return pair
 
     def assemble(self, step, prepared, bad):
@@ -94,7 +96,7 @@ def test_a_rank_prepares_only_its_own_rows(tmp_path):
     prepared = []
 
     class Count(Plain):
-        def prepare(self, pair):
+        def prepare(self, pair, step):
             prepared.append(pair)
 
     steps = dataset(tmp_path, Count(), rank=1, world=3)
@@ -171,7 +173,9 @@ from mmembed.data.mixture import open_mixture
 from mmembed.data.settings import Sampling, Source
 
 class Plain:
-    def prepare(self, pair):
+    by_step = False
+
+    def prepare(self, pair, step):
         return pair
     def assemble(self, step, prepared, bad):
         return step

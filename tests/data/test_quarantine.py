@@ -22,11 +22,13 @@ SIZE = 20
 class Refuse:
     """Prepares a pair to the text of its query, unless its number is one of some; counts its tries."""
 
+    by_step = False
+
     def __init__(self, bad):
         self.bad = bad
         self.tried = []
 
-    def prepare(self, pair):
+    def prepare(self, pair, step):
         number = int(pair.query.text.split()[1])
         self.tried.append((pair.source, number))
         if number in self.bad:

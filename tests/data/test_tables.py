@@ -76,7 +76,7 @@ def test_pairs_come_back_equal(varied_pairs, media, suffix):
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_masks_come_back_equal(media, suffix):
     masks = [np.random.default_rng(seed).random((5, 7)) < 0.4 for seed in range(3)]
-    masks += [np.ones((2, 3), bool), np.zeros((4, 1), bool)]
+    masks += [np.ones((2, 3), bool), np.eye(4, 1, dtype=bool)]
     item = Item((Image(str(media / "cat.jpg"), tuple(Region(mask=mask) for mask in masks)),))
 
     write_items(media / f"masks.{suffix}", [("m", item)])
@@ -220,7 +220,7 @@ def refuse(tmp_path: Path, row, message: str, suffix: str = "jsonl") -> None:
         ({"query": {"text": "x", "instruction": 3}}, "query: item.instruction: expected a string, got 3"),
         (
             {"query": {"image": {"bytes": "AA=="}, "regions": [{"box": [0, 0, "wide", 9]}]}},
-            "got could not convert string",
+            "item.regions[0]: region.box: expected 4 numbers x0 y0 x1 y1, got [0, 0, 'wide', 9]; write numbers",
         ),
         ({"query_idd": "x"}, "query_idd: expected a known field, got 'query_idd'; did you mean 'query_id'?"),
         ({"query_id": 3}, "query_id: expected a string, got 3"),

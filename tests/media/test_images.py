@@ -7,7 +7,7 @@ import pytest
 
 from mmembed.errors import InputError, MediaError
 from mmembed.items import Image, Region
-from mmembed.media.images import open_image
+from mmembed.media.images import open_image, picture_size
 from mmembed.media.settings import MediaSettings
 
 DEFAULT = MediaSettings()
@@ -175,3 +175,22 @@ def test_a_box_outside_its_image_is_refused_with_the_file(tmp_path):
         InputError, match=r"cat\.png: regions\[0\]\.box: expected .*40 x 30.*got \(5\.0, 5\.0, 60\.0, 20\.0\)"
     ):
         open_image(Image(path, (Region(box=(5.0, 5.0, 60.0, 20.0)),)), DEFAULT)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_size_is_that_of_the_opened_picture(tmp_path, kind, orientation, turned):
+    exif, settings = PIL.Image.Exif(), MediaSettings(exif=turned)
+    exif[0x0112] = orientation
+    path = tmp_path / "p"
+    path.write_bytes(encoded(PIL.Image.fromarray(noise()), kind, exif=exif))
+
+    for source in (path, str(path), path.read_bytes(), PIL.Image.open(path)):
+        assert picture_size(Image(source), settings) == open_image(Image(source), settings).size
+
+
+@pytest.mark.parametrize("source", [b"noise", "gone.png", PIL.Image.new("L", (20_000, 10_000))])
+def test_a_picture_without_a_size_is_refused(source):
+    with pytest.raises(MediaError):
+        picture_size(Image(source), DEFAULT)
