@@ -12,6 +12,7 @@ from mmembed.data.tables import ItemTable
 from mmembed.errors import InputError
 from mmembed.files import file_fingerprint, fingerprint
 from mmembed.index.embedding_store import EmbeddingStore, Origin, fill
+from mmembed.index.region_rows import RegionRows
 from mmembed.models.identity import identity
 
 EXAMPLE = "example: python scripts/embed.py --model runs/demo/final --input items.jsonl --output runs/items"
@@ -31,26 +32,42 @@ def embed(options: argparse.Namespace) -> str:
     """Do what the options say; what there is to say about it."""
     table = ItemTable(options.input)
     check_ids(table)
+    rows = RegionRows(table, instruction=options.region_instruction) if options.regions else table
     overrides = {} if options.dtype is None else {"dtype": options.dtype}
     model = mmembed.Embedder.from_pretrained(
         options.model, adapter=options.adapter, profile=options.profile, **overrides
     )
-    parts = identity(model)
+    starts = rows.starts if isinstance(rows, RegionRows) else None
+    store = EmbeddingStore(
+        options.output, origin_of(model, table, len(rows), options), starts=starts, overwrite=options.overwrite
+    )
     call = {"instruction": options.instruction, "side": options.side}
-    origin = Origin(
+    embedded = fill(store, rows, partial(model.encode, **call, batch_tokens=options.batch_tokens))
+    kind = "vectors" if options.regions else "rows"
+    done = f"embedded {embedded} of {len(rows)} {kind}" if embedded else f"already embedded, all {len(rows)} {kind}"
+    return f"{done}: {options.output}"
+
+
+def origin_of(model: mmembed.Embedder, table: ItemTable, rows: int, options: argparse.Namespace) -> Origin:
+    """What makes the embeddings, and what a page that shows them has to know."""
+    parts = identity(model)
+    weights = fingerprint(parts.pop("weights"), parts.pop("adapter"))
+    call = {"instruction": options.instruction, "side": options.side}
+    if options.regions:
+        call["region_instruction"] = options.region_instruction
+    places = {"table": str(table.path.absolute()), "media_root": str(table.root.folder)}
+    return Origin(
         model=options.model,
         input=str(options.input),
-        weights=fingerprint(parts.pop("weights"), parts.pop("adapter")),
+        weights=weights,
         settings=fingerprint(json.dumps(parts | call, sort_keys=True)),
         input_fingerprint=file_fingerprint(table.path),
-        rows=len(table),
+        rows=rows,
         width=model.width,
         shard_rows=options.shard_rows,
+        regions=options.regions,
+        about=places | call | {"identity": parts},
     )
-    store = EmbeddingStore(options.output, origin)
-    embedded = fill(store, table, partial(model.encode, **call, batch_tokens=options.batch_tokens))
-    done = f"embedded {embedded} of {len(table)} rows" if embedded else f"already embedded, all {len(table)} rows"
-    return f"{done}: {options.output}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,11 +80,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--adapter", metavar="DIR_OR_ID", help="LoRA or DoRA to load onto it")
     parser.add_argument("--instruction", metavar="WORDS", help="for items that bring none")
     parser.add_argument("--side", choices=("query", "target"), default="target", help="default: target")
+    parser.add_argument(
+        "--regions", action="store_true",
+        help="one vector for each item without its regions, and one for each region of its pictures",
+    )  # fmt: skip
+    parser.add_argument("--region-instruction", metavar="WORDS", help="of those with a region, in place of their own")
+    parser.add_argument("--overwrite", action="store_true", help="replace the embeddings of another model or input")
     parser.add_argument("--shard-rows", type=int, default=4096, metavar="N", help="rows of a shard (default: 4096)")
     parser.add_argument("--batch-tokens", type=int, metavar="N", help="of a batch (default: 16384, on a CPU 2048)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as the model was saved")
+    options = parser.parse_args(argv)
+    if options.region_instruction is not None and not options.regions:
+        parser.error("--region-instruction goes with --regions")
     try:
-        print(embed(parser.parse_args(argv)))
+        print(embed(options))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -101,11 +101,12 @@ def _shrink(picture: PIL.Image.Image, regions: tuple[Region, ...], side_px: int)
         small = small.resize((small.width * factor, small.height * factor), PIL.Image.Resampling.NEAREST)
     small.thumbnail((side_px, side_px))
     for region in regions:
-        _draw_region(small, region, small.width / picture.width)
+        draw_region(small, region, small.width / picture.width)
     return small, is_tiny
 
 
-def _draw_region(small: PIL.Image.Image, region: Region, scale: float) -> None:
+def draw_region(small: PIL.Image.Image, region: Region, scale: float) -> None:
+    """Draw a region into an RGB picture whose sides are ``scale`` times those of the region's own."""
     if region.mask is not None:
         _tint(small, PIL.Image.fromarray(region.mask.astype("uint8") * 255).resize(small.size))
     pen = PIL.ImageDraw.Draw(small)

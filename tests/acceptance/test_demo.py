@@ -9,6 +9,12 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
+from data_prep.demo_gallery import INSTRUCTIONS, make_gallery
+from data_prep.demo_scenes import Studio, draw_pair
+from mmembed.serve.query import Query
+from mmembed.serve.search import Searcher
+from scripts.embed import main as embed
+
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = {
     "image_to_caption": {"grey_image"},
@@ -31,6 +37,28 @@ def run_demo(folder, *options):
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def marked_objects_found(folder, tool):
+    """How many objects of new pictures, marked as on the page, find their like first in the region-indexed gallery."""
+    make_gallery(folder / "gallery", 1, pictures=240, clips=0, pages=0)
+    model, table = folder / "runs/demo/final", folder / "gallery/items.jsonl"
+    index = ["--model", str(model), "--input", str(table), "--output", str(folder / "index"), "--regions"]
+    assert embed([*index, "--region-instruction", INSTRUCTIONS["region"]]) == 0
+    searcher = Searcher.open(str(model), folder / "index", device="cpu")
+    # the same seed draws the same scenes, of which the table does not tell the names
+    gallery = [scene for scene, _ in Studio(folder / "again", 1).scenes("pictures", [draw_pair] * 240)]
+    found = []
+    for scene, path in Studio(folder / "new", 99).scenes("pictures", [draw_pair] * 30):
+        for thing, (x0, y0, x1, y1) in zip(scene.objects, scene.boxes, strict=True):
+            query = Query().with_picture(path, searcher.model.settings.backbone.media)
+            places = [(x0, y0), (x1, y1)] if tool == "box" else [((x0 + x1) / 2, (y0 + y1) / 2)]
+            for place in places:
+                query = query.clicked(tool, *place)
+            hit = searcher.search(query.item(INSTRUCTIONS), 1)[0]
+            things = gallery[int(hit.id.removeprefix("picture-"))].objects
+            found.append(hit.region > 0 and things[hit.region - 1] == thing)
+    return sum(found), len(found)
 
 
 def test_quick_demo_walks_the_whole_path_and_a_second_call_does_nothing_again(tmp_path):
@@ -76,3 +104,7 @@ def test_the_demo_passes_its_own_examination(tmp_path):
         assert task["score"] >= 3 * task["chance"], name
         assert task["score"] - max(task["blinds"].values()) >= 0.3, name
         assert task["score"] >= 0.8, name
+    for tool in ("box", "inside"):
+        right, asked = marked_objects_found(tmp_path, tool)
+        print(f"marked by {tool}: {right} of {asked} found first in the gallery")
+        assert right >= 0.9 * asked >= 40

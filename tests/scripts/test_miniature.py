@@ -9,6 +9,7 @@ from safetensors import safe_open
 
 from data_prep.miniatures.draw import prepare_miniature
 from mmembed.errors import InputError
+from mmembed.models.settings import Sam2Scratch
 from mmembed.recipe import make_preprocessor, read_recipe
 from scripts import miniature as small_recipes
 from scripts.miniature import architecture_of, checkpoint_of, miniature, prepare_data
@@ -56,6 +57,18 @@ def test_a_miniature_keeps_mixture_blocks_and_objective(name, tmp_path):
         assert stage.mixture == before.mixture
         assert stage.objective == before.objective
         assert stage.optim.lr == before.optim.lr
+
+
+@pytest.mark.parametrize("name", ["virtue_2b", "virtue_7b"])
+def test_a_released_sam_becomes_a_small_random_one_of_the_same_settings(name, tmp_path):
+    whole = read_recipe(CONFIGS / f"{name}.yaml")
+
+    regions = miniature(whole, tmp_path).embedder.regions
+
+    assert (regions.checkpoint, regions.dtype) == (None, "float32")
+    assert regions.scratch == Sam2Scratch()
+    assert regions.grid == whole.embedder.regions.grid == 3
+    assert whole.embedder.regions.checkpoint == "facebook/sam2.1-hiera-base-plus"
 
 
 def test_what_the_command_says_goes_before_what_is_made_small(own, tmp_path):

@@ -1,0 +1,1 @@
+"""Search an index with a model: by the searcher alone, or on a page in the browser."""
