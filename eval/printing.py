@@ -22,12 +22,13 @@ def console() -> Console:
 
 
 def show(scores: Mapping[str, Any], benchmark: Benchmark, expected: "Expected | None" = None) -> None:
-    """Print the table of scores, and that of means."""
-    from mmembed.evaluation.tables import means_table, table_text
+    """Print the table of scores, that of means, and that of scores among groups of candidates."""
+    from mmembed.evaluation.tables import candidates_table, means_table, table_text
 
     console().print(table_text(scores, benchmark, expected=expected))
-    if (means := means_table(scores, benchmark, expected=expected)) is not None:
-        console().print(means)
+    for table in (means_table(scores, benchmark, expected=expected), candidates_table(scores)):
+        if table is not None:
+            console().print(table)
 
 
 def show_failures(scores: Mapping[str, Any]) -> None:
@@ -55,7 +56,7 @@ def explain(
     for name in tasks:
         task = evaluation.benchmark.tasks[name]
         try:
-            found[name] = explain_task(task, evaluation.read(task), space, others)
+            found[name] = explain_task(task, evaluation.read(task), space, others, evaluation.media)
         except InputError as error:
             failed[name] = error
     console().print(misses_table(found))

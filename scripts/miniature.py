@@ -13,7 +13,7 @@ from data_prep.engine.lock import locked
 from mmembed import __version__
 from mmembed.data.settings import Sampling
 from mmembed.files import fingerprint
-from mmembed.models.settings import BackboneSettings, Scratch
+from mmembed.models.settings import BackboneSettings, RegionEncoderSettings, Sam2Regions, Sam2Scratch, Scratch
 from mmembed.recipe import Recipe, make_embedder
 from mmembed.settings import dump_yaml, parse_yaml, read_settings
 from mmembed.training.settings import Stage
@@ -47,7 +47,7 @@ def miniature(recipe: Recipe, data_root: Path, overrides: Sequence[str] = ()) ->
         name=f"{recipe.name}-miniature",
         threads=1,
         accelerator="cpu",
-        embedder=replace(recipe.embedder, backbone=backbone),
+        embedder=replace(recipe.embedder, backbone=backbone, regions=small_regions(recipe.embedder.regions)),
         stages={name: small_stage(stage) for name, stage in recipe.stages.items()},
     )
     return read_settings(Recipe, parse_yaml(dump_yaml(small), "miniature"), where="miniature", overrides=overrides)
@@ -70,6 +70,13 @@ def small_backbone(backbone: BackboneSettings) -> Any:
         changes["media"] = replace(settings.media, square=SIDE)
     known = vars(settings)
     return replace(settings, **{name: value for name, value in changes.items() if name in known})
+
+
+def small_regions(regions: RegionEncoderSettings | None) -> RegionEncoderSettings | None:
+    """The region encoder, with a small random SAM 2 where it has a released one."""
+    if isinstance(regions, Sam2Regions) and regions.checkpoint is not None:
+        return replace(regions, checkpoint=None, revision=None, scratch=Sam2Scratch(), dtype="float32")
+    return regions
 
 
 def architecture_of(path: str) -> str | None:
@@ -112,5 +119,5 @@ def prepare_data(recipe: Recipe, whole: Recipe, data_root: Path) -> None:
         with locked(data_root / "checkpoints"):
             path = checkpoint_of(whole, data_root)
             if not path.is_dir():
-                embedder = replace(whole.embedder, backbone=small_backbone(backbone), lora=None)
+                embedder = replace(recipe.embedder, backbone=small_backbone(backbone), lora=None)
                 make_embedder(replace(recipe, embedder=embedder), data_root).save(path)

@@ -88,6 +88,7 @@ class Ranked:
         queries: queries by their names, which are unique.
         relevance: grades of each query's relevant targets.
         candidates: what each query ranks, in order, where it ranks its own.
+        candidate_groups: groups of the candidates of each query, by kind, where scores against them are wanted.
         notes: what is odd about the data, in words, and how often; the manifest tells it.
     """
 
@@ -96,6 +97,7 @@ class Ranked:
     corpus: dict[str, Item] = field(default_factory=dict)
     relevance: dict[str, dict[str, float]] = field(default_factory=dict)
     candidates: dict[str, list[str]] = field(default_factory=dict)
+    candidate_groups: dict[str, dict[str, dict[str, list[str]]]] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
     _names: dict[str, str] = field(default_factory=dict, repr=False)
 

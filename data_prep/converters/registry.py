@@ -1,6 +1,6 @@
 """Every converter by its name, as sources name it."""
 
-from data_prep.converters import Converter, clips, clips_ranked, image_pairs, image_ranked, pages, pages_ranked
+from data_prep.converters import Converter, clips, clips_ranked, image_pairs, image_ranked, pages, pages_ranked, scar
 from data_prep.source import SourceSet
 from mmembed.errors import InputError, nearest
 
@@ -11,6 +11,7 @@ CONVERTERS: dict[str, Converter] = {
     **pages_ranked.CONVERTERS,
     **clips.CONVERTERS,
     **clips_ranked.CONVERTERS,
+    **scar.CONVERTERS,
 }
 
 

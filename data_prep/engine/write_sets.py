@@ -107,6 +107,8 @@ def write_ranked(folder: Path, ranked: Ranked, ready: Callable[[], None] = lambd
         _write_lines(part / "relevance.jsonl", ranked.relevance)
         if not ranked.whole:
             _write_lines(part / "candidates.jsonl", ranked.candidates)
+        if ranked.candidate_groups:
+            _write_lines(part / "candidate_groups.jsonl", ranked.candidate_groups, "groups")
         read_retrieval_set(part)
         ready()
     return sorted(folder.glob("*.jsonl"))
@@ -125,13 +127,14 @@ def limited(ranked: Ranked, limit: int | None) -> Ranked:
         corpus=corpus,
         relevance={query: ranked.relevance[query] for query in queries},
         candidates={query: own for query, own in ranked.candidates.items() if query in queries},
+        candidate_groups={query: own for query, own in ranked.candidate_groups.items() if query in queries},
     )
 
 
-def _write_lines(path: Path, rows: Mapping[str, Any]) -> None:
+def _write_lines(path: Path, rows: Mapping[str, Any], name: str = "targets") -> None:
     with path.open("w", encoding="utf-8") as file:
-        for query, targets in rows.items():
-            file.write(json.dumps({"query_id": query, "targets": targets}, ensure_ascii=False, allow_nan=False) + "\n")
+        for query, values in rows.items():
+            file.write(json.dumps({"query_id": query, name: values}, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _too_many(path: Path, aside: PutAside, written: int, max_bad: float) -> InputError:

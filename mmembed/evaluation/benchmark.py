@@ -9,18 +9,23 @@ from typing import Literal
 from mmembed.errors import InputError, nearest
 from mmembed.evaluation.include import read_including
 from mmembed.evaluation.metrics import metric_and_k
+from mmembed.evaluation.region_forms import REGION_WORDS, RegionForm, check_region_words
 from mmembed.items import pieces_of
 from mmembed.settings import read_settings
 
 Candidates = Literal["shared", "local"]
 Ties = Literal["index", "pessimistic"]
+Draws = Literal["queries", "pictures"]
 OVERALL = "overall"
 """The part of a benchmark that is all of it."""
 GRADED = ("ndcg_linear@", "ndcg_exponential@")
 BLIND_NAMES = (
     *("grey_image", "blank_page", "shuffle_words", "shuffle_frames"),
     *("no_instruction", "no_image", "no_text", "no_region"),
+    *("shuffled_region", "wrong_region", "crop", "coordinates"),
 )
+OTHER_FORMS = ("crop", "coordinates")
+"""Those that take nothing, but show a region in another form: their scores stand beside the highest blinded one."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Wording:
     """How a raw prompt writes a query, see :mod:`mmembed.items.layout`; null joins its parts by separators."""
     target_layout: str | None = None
     """The same for targets."""
+    query_regions: RegionForm = "region"
+    """How queries show their regions, see :attr:`Task.query_regions`."""
 
     def __post_init__(self) -> None:
         for name in ("query_layout", "target_layout"):
@@ -75,6 +82,11 @@ class Task:
     """How a raw prompt writes a query, see :mod:`mmembed.items.layout`; null joins its parts by separators."""
     target_layout: str | None = None
     """The same for targets."""
+    query_regions: RegionForm = "region"
+    """How queries show the regions of their pictures: as they are, told in ``words`` instead, ``both``, or as the
+    picture cut to them (``crop``)."""
+    region_words: str = REGION_WORDS
+    """Words that tell a region where it is told, with ``{x0}``, ``{y0}``, ``{x1}``, ``{y1}`` for its box in pixels."""
     candidates: Candidates = "shared"
     """Whether a query ranks the whole corpus or only candidates of its own."""
     ks: tuple[int, ...] = (1, 5, 10)
@@ -87,6 +99,8 @@ class Task:
     """Ways to blind the targets; each is scored alone."""
     macro: str | None = None
     """Kind of group: the score is the mean over the groups of this kind, not over queries."""
+    interval: Draws = "queries"
+    """What the bootstrap of the score's interval draws: queries, or pictures with all queries on them."""
     prompts: str = "1"
     """Version of the row's prompts; scores of different versions are not compared."""
     wordings: dict[str, Wording] = field(default_factory=dict)
@@ -122,6 +136,11 @@ class Task:
                         blinds, expected="ways to blind", got=f"'{name}'", remedy=nearest(name, BLIND_NAMES)
                     )
         metric_and_k(self.metric)
+        check_region_words(self.region_words)
+        if self.macro is not None and self.interval == "pictures":
+            raise InputError(
+                "interval", expected="'queries' for a mean over groups", got="'pictures'", remedy="drop one of the two"
+            )
         if self.category and not self.modality:
             raise InputError(
                 "category", expected="a modality beside it", got=f"'{self.category}' alone", remedy="write modality:"
@@ -139,7 +158,9 @@ class Task:
     @property
     def wording(self) -> Wording:
         """The prompts in force."""
-        return Wording(self.query_instruction, self.target_instruction, self.query_layout, self.target_layout)
+        return Wording(
+            self.query_instruction, self.target_instruction, self.query_layout, self.target_layout, self.query_regions
+        )
 
     def worded(self, version: str) -> "Task":
         """The task under another version of its prompts, where it has one; else as it is."""

@@ -7,10 +7,12 @@ from typing import Any
 
 from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import Task
+from mmembed.evaluation.candidate_groups import GroupScores, candidate_group_scores
 from mmembed.evaluation.crew import Crew
 from mmembed.evaluation.metrics import mean_metrics
 from mmembed.evaluation.rankings import Ranking, rank
 from mmembed.evaluation.retrieval_set import RetrievalSet
+from mmembed.evaluation.scores import highest_blind
 from mmembed.evaluation.scoring import Scoring
 from mmembed.evaluation.statistics import GroupMean, group_means, macro_means
 from mmembed.evaluation.vectors import TaskVectors, embed_task
@@ -29,6 +31,7 @@ class TaskResult:
         blinds: the score under each blinding that the row asks for.
         metrics: every metric at every cut-off, means over queries, fractions.
         groups: of each kind and group, the score over its queries and how many they are.
+        candidate_groups: of each kind and group of candidates, the score where they alone are the wrong ones.
         rankings: one for each query.
         vectors: embeddings in the order of the set.
         seconds: wall time of embedding, ranking and scoring, by these names.
@@ -41,6 +44,7 @@ class TaskResult:
     blinds: dict[str, float]
     metrics: dict[str, float]
     groups: Mapping[str, Mapping[str, GroupMean]]
+    candidate_groups: GroupScores
     rankings: list[Ranking]
     vectors: TaskVectors
     seconds: dict[str, float]
@@ -52,11 +56,12 @@ class TaskResult:
             "score": self.score,
             "interval": list(self.interval),
             "chance": self.chance,
-            "blind": max(self.blinds.values(), default=None),
+            "blind": highest_blind(self.blinds),
             "blinds": self.blinds,
             "metrics": self.metrics,
             "groups": self.groups,
             "macro": macro_means(self.groups),
+            "candidate_groups": self.candidate_groups,
             "queries": len(self.vectors.queries),
             "corpus": len(self.vectors.targets),
             "dimension": self.vectors.queries.shape[1],
@@ -105,6 +110,7 @@ def evaluate_task(
         blinds=blinds,
         metrics=mean_metrics(judged, scoring.cutoffs, also=(task.metric,)),
         groups=group_means(values, scoring.groups),
+        candidate_groups=candidate_group_scores(task, retrieval_set, vectors),
         rankings=rankings,
         vectors=vectors,
         seconds={"embed": embedded - started, "rank": ranked - embedded, "score": time.perf_counter() - ranked},

@@ -126,7 +126,7 @@ def read_expected(path: Path | str) -> dict[str, Expected]:
 
 
 def find_entry(folder: Path, benchmark: Benchmark, name: str | None = None) -> Expected:
-    """An entry of the benchmark's file in a folder.
+    """An entry of the benchmark's file in a folder; the others are not read.
 
     Args:
         folder: holds a file named after each benchmark.
@@ -138,20 +138,21 @@ def find_entry(folder: Path, benchmark: Benchmark, name: str | None = None) -> E
             of a task or of a version of its prompts that the benchmark lacks.
     """
     path = folder / f"{benchmark.name}.yaml"
-    entries = read_expected(path)
+    entries = _entries(path)
     if name is None and len(entries) > 1:
         raise InputError(path, expected="one entry", got=", ".join(entries), remedy="choose one with --expected")
     name = next(iter(entries)) if name is None else name
     if name not in entries:
         raise InputError(path, expected="an entry of the file", got=f"'{name}'", remedy=nearest(name, entries))
-    _check_known(entries[name].scores, benchmark.tasks, f"{path}: entries.{name}.scores", f"a task of {benchmark.name}")
-    for key, score in entries[name].scores.items():
+    entry = _read_entry(entries[name], f"{path}: entries.{name}")
+    _check_known(entry.scores, benchmark.tasks, f"{path}: entries.{name}.scores", f"a task of {benchmark.name}")
+    for key, score in entry.scores.items():
         if score.prompts is not None:
             task, where = benchmark.tasks[key], f"{path}: entries.{name}.scores.{key}.prompts"
             _check_known([score.prompts], [task.prompts, *task.wordings], where, f"a version of the prompts of {key}")
     where = f"{path}: entries.{name}.mean_tolerances"
-    _check_known(entries[name].mean_tolerances, benchmark.parts, where, f"a mean of {benchmark.name}")
-    return entries[name]
+    _check_known(entry.mean_tolerances, benchmark.parts, where, f"a mean of {benchmark.name}")
+    return entry
 
 
 def compare(

@@ -7,7 +7,17 @@ from mmembed.evaluation.benchmark import Benchmark
 from mmembed.evaluation.expected import Expected, compare
 from mmembed.evaluation.means import part_means
 from mmembed.evaluation.tables import LEFT, cells_of, columns_of
-from mmembed.evaluation.words import marks, mean_cells, mean_columns, notes, protocol_words, task_name, title
+from mmembed.evaluation.words import (
+    CANDIDATE_COLUMNS,
+    candidate_rows,
+    marks,
+    mean_cells,
+    mean_columns,
+    notes,
+    protocol_words,
+    task_name,
+    title,
+)
 
 
 def markdown(scores: Mapping[str, Any], benchmark: Benchmark, *, expected: Expected | None = None) -> str:
@@ -34,6 +44,7 @@ def markdown(scores: Mapping[str, Any], benchmark: Benchmark, *, expected: Expec
     if scores["failed"]:
         lines += ["", "## Failed", ""]
         lines += [f"- `{name}`: {_cell(message)}" for name, message in scores["failed"].items()]
+    lines += _candidate_lines(scores)
     lines += ["", "## Protocols", ""]
     for name, protocol in scores["protocol"]["tasks"].items():
         said = "; ".join(f"{key} {_quoted(value)}" for key, value in protocol_words(protocol).items())
@@ -53,6 +64,15 @@ def _means_lines(scores: Mapping[str, Any], benchmark: Benchmark, expected: Expe
             _row([part.name if part.is_category else f"**{part.name}**", *(cells[column] for column in columns)])
         )
     return [*_head(["mean", *columns]), *rows, ""]
+
+
+def _candidate_lines(scores: Mapping[str, Any]) -> list[str]:
+    rows = candidate_rows(scores)
+    if not rows:
+        return []
+    signs = ["---" if name in ("task", "wrong ones") else "---:" for name in CANDIDATE_COLUMNS]
+    table = [_row([_cell(cells[column]) for column in CANDIDATE_COLUMNS]) for cells in rows]
+    return ["", "## Among the wrong ones of a group alone", "", _row(CANDIDATE_COLUMNS), _row(signs), *table]
 
 
 def _head(names: list[str]) -> list[str]:

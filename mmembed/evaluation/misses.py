@@ -10,9 +10,10 @@ from rich.table import Table
 from mmembed.evaluation.benchmark import Task
 from mmembed.evaluation.crew import key_of
 from mmembed.evaluation.retrieval_set import RetrievalSet
-from mmembed.evaluation.vectors import asked
+from mmembed.evaluation.vectors import asked, shown
 from mmembed.index.embedding_cache import Key, Space, differences
 from mmembed.items import Item
+from mmembed.media.settings import MediaSettings
 from mmembed.models.settings import Side
 
 CACHED = "cached"
@@ -21,7 +22,7 @@ OTHER_WORDS = "the same content was embedded with another instruction, layout or
 
 
 def explain_task(
-    task: Task, retrieval_set: RetrievalSet, space: Space, others: Sequence[Space]
+    task: Task, retrieval_set: RetrievalSet, space: Space, others: Sequence[Space], media: MediaSettings | None = None
 ) -> dict[Side, Counter[str]]:
     """For each side of a task, how many distinct items are cached, and how many are not for which reason.
 
@@ -30,13 +31,17 @@ def explain_task(
         retrieval_set: its data.
         space: of the model at hand.
         others: every other space of the cache.
+        media: how pictures are decoded that are cut to their regions; None is the default of :class:`MediaSettings`.
     """
+    settings = media or MediaSettings()
     sides: dict[Side, dict[str, Item]] = {
         "query": asked(task, "query", retrieval_set.queries),
         "target": asked(task, "target", retrieval_set.corpus),
     }
     return {
-        side: Counter(_reasons({key_of(item, side) for item in items.values()}, space, others))
+        side: Counter(
+            _reasons({key_of(shown(task, side, item, settings), side) for item in items.values()}, space, others)
+        )
         for side, items in sides.items()
     }
 

@@ -20,7 +20,9 @@ OF_TASK = (
     *("metric", "ks", "macro", "candidates", "ties", "ndcg_fault_seed"),
     *("query_instruction", "target_instruction", "query_layout", "target_layout", "prompts"),
 )
-FIELDS = (*OF_TASK, "revision", "groups", "labels", "sample", "version")
+OF_FORM = ("query_regions", "region_words")
+"""Of the row too, where regions are shown in another form than they are given."""
+FIELDS = (*OF_TASK, *OF_FORM, "revision", "groups", "labels", "sample", "version")
 """What a protocol says: of the row, of the data that were found, and of this package."""
 
 
@@ -32,7 +34,8 @@ def protocol_of(task: Task, retrieval_set: RetrievalSet, sample: Sample | None =
         retrieval_set: its data, as they were scored.
         sample: the part of the data that they are; None is all.
     """
-    fields = {name: getattr(task, name) for name in OF_TASK}
+    form = {"region": (), "crop": OF_FORM[:1]}.get(task.query_regions, OF_FORM)
+    fields = {name: getattr(task, name) for name in (*OF_TASK, *form)}
     # the fault permutes grades: where all of a query are equal, it changes nothing
     faulty = task.ndcg_fault_seed is not None and any(len({*g.values()}) > 1 for g in retrieval_set.relevance.values())
     found = {

@@ -119,7 +119,7 @@ def write_report(
         sheet = ContactSheet(task, read_retrieval_set(data_root / task.data), thumbnails, num_targets)
         rankings = read_rankings(output / "rankings" / f"{name}.jsonl")
         sections.append(_section(sheet, rankings, scores, compared.get(name), num_examples))
-    page = _templates().get_template("report.html.j2")
+    page = templates().get_template("report.html.j2")
     path = output / "report.html"
     text = page.render(
         scores=scores,
@@ -182,7 +182,8 @@ def _groups(sections: Sequence[Section]) -> dict[str, list[str]]:
     return {kind: sorted(values) for kind, values in sorted(found.items())}
 
 
-def _templates() -> Environment:
+def templates() -> Environment:
+    """The templates of pages, and what they may call."""
     environment = Environment(
         loader=PackageLoader("mmembed.evaluation"),
         autoescape=True,

@@ -3,7 +3,9 @@
 On disk a set is a folder of ``queries`` and ``corpus`` (``.jsonl`` or ``.parquet``, one item a row with an ``id``),
 ``relevance.jsonl`` (``{"query_id": "q1", "targets": {"d7": 1}}``), where queries rank targets of their own
 ``candidates.jsonl`` (``{"query_id": "q1", "targets": ["d7", "d2"]}``), and where scores are wanted of parts of the
-queries ``groups.jsonl`` (``{"query_id": "q1", "groups": {"category": "dress", "aspect": ["addition", "negation"]}}``).
+queries ``groups.jsonl`` (``{"query_id": "q1", "groups": {"category": "dress", "aspect": ["addition", "negation"]}}``),
+and where they are wanted against parts of a query's candidates ``candidate_groups.jsonl`` (``{"query_id": "q1",
+"groups": {"swap": {"object": ["d2", "d5"], "scene": ["d3"]}}}``).
 """
 
 import json
@@ -24,6 +26,8 @@ MAX_GRADE = 100
 T = TypeVar("T")
 Groups: TypeAlias = Mapping[str, tuple[str, ...]]
 """Of one query: kind of group -> the groups it is in."""
+CandidateGroups: TypeAlias = Mapping[str, Mapping[str, tuple[str, ...]]]
+"""Of one query: kind of group -> group -> those of its candidates that are in it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class RetrievalSet:
         relevance: for each query the grades of its judged targets; more than 0 is relevant, and each query has such.
         candidates: for each query the targets it may rank; None where every query ranks the corpus.
         groups: for each query the groups it is in, by kind; empty where there are none.
+        candidate_groups: for each query groups of its candidates, by kind; empty where there are none.
 
     Raises:
         InputError: an id that names nothing, a query without a relevant target, or whose candidates
@@ -64,6 +69,7 @@ class RetrievalSet:
     relevance: Mapping[str, Mapping[str, float]]
     candidates: Mapping[str, list[str]] | None = None
     groups: Mapping[str, Groups] = field(default_factory=dict)
+    candidate_groups: Mapping[str, CandidateGroups] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("queries", "corpus"):
@@ -80,11 +86,14 @@ class RetrievalSet:
                 _check_answerable(own, self.relevance[query_id], where)
         if self.groups:
             _check_covers(self.groups, self.queries, "groups")
+        if self.candidate_groups:
+            _check_covers(self.candidate_groups, self.queries, "candidate_groups")
+            _check_among(self.candidate_groups, self.candidates or {})
 
     def fingerprint(self) -> str:
         """Names the content of the set: every item with the bytes of its media, the grades and the candidates.
 
-        Groups are left out, for they change no score of all queries.
+        Groups are left out, for they change no score of all queries and candidates.
         """
         items = (
             part for side in (self.queries, self.corpus) for i, item in side.items() for part in (i, item.fingerprint())
@@ -112,6 +121,7 @@ class RetrievalSet:
             relevance={query_id: self.relevance[query_id] for query_id in queries},
             candidates=None if self.candidates is None else {i: self.candidates[i] for i in queries},
             groups={query_id: self.groups[query_id] for query_id in queries if self.groups},
+            candidate_groups={i: self.candidate_groups[i] for i in queries if self.candidate_groups},
         )
 
 
@@ -134,8 +144,10 @@ def read_retrieval_set(folder: Path | str) -> RetrievalSet:
         )
     path = folder / "groups.jsonl"
     groups = _read_rows(path, queries, check_groups, name="groups") if path.exists() else {}
+    path = folder / "candidate_groups.jsonl"
+    of_candidates = _read_rows(path, queries, check_candidate_groups, name="groups") if path.exists() else {}
     try:
-        return RetrievalSet(queries, corpus, relevance, candidates, groups)
+        return RetrievalSet(queries, corpus, relevance, candidates, groups, of_candidates)
     except InputError as error:
         raise error.within(folder) from None
 
@@ -203,6 +215,16 @@ def check_groups(groups: Any, where: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def check_candidate_groups(groups: Any, where: str) -> dict[str, dict[str, tuple[str, ...]]]:
+    """The groups of one query's candidates: kind -> group -> ids, each at most once."""
+    if not isinstance(groups, Mapping) or not all(isinstance(own, Mapping) for own in groups.values()):
+        raise InputError(
+            f"{where}: groups", expected="a mapping of kind to groups of target ids", got=repr(groups),
+            remedy='write {"swap": {"object": ["d2", "d5"]}}',
+        )  # fmt: skip
+    return {str(kind): check_groups(own, f"{where}: groups.{kind}") for kind, own in groups.items()}
+
+
 def _drawn(names: Collection[str], count: int, seed: str) -> list[str]:
     """``count`` of ``names`` in their own order, those of the smallest hashes."""
     # not the same seed for both sides, whose ids may be related
@@ -260,6 +282,17 @@ def _check_answerable(own: list[str], grades: Mapping[str, float], where: str) -
         raise InputError(
             where, expected="every relevant target", got=f"no '{absent[0]}'", remedy="add it, or do not judge it"
         )
+
+
+def _check_among(groups: Mapping[str, CandidateGroups], candidates: Mapping[str, list[str]]) -> None:
+    for query_id, kinds in groups.items():
+        own = set(candidates.get(query_id, ()))
+        named = (target for parts in kinds.values() for targets in parts.values() for target in targets)
+        if (stranger := next((target for target in named if target not in own), None)) is not None:
+            raise InputError(
+                f"candidate_groups: query {query_id}", expected="candidates of the query", got=f"'{stranger}'",
+                remedy="add it to candidates.jsonl, or leave it out",
+            )  # fmt: skip
 
 
 def _check_known(name: Any, known: Mapping[str, Item], where: str, expected: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmembed.errors import InputError
-from mmembed.evaluation.benchmark import Benchmark
+from mmembed.evaluation.benchmark import OTHER_FORMS, Benchmark
 
 MINIATURE = "miniature: drawn data, which say nothing of a model; no score of the benchmark"
 
@@ -127,6 +127,11 @@ def quick_words(scores: Mapping[str, Any]) -> str | None:
     """What a quick evaluation left out, in words; None of a whole one."""
     quick = scores["protocol"]["quick"]
     return None if quick is None else f"quick: {quick['queries']} queries a task, seed {quick['seed']}"
+
+
+def highest_blind(blinds: Mapping[str, float]) -> float | None:
+    """The highest of the scores under each blinding that takes something; None where there is none."""
+    return max((score for name, score in blinds.items() if name.split(".")[-1] not in OTHER_FORMS), default=None)
 
 
 def percent(fraction: float | None) -> str:

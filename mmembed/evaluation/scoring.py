@@ -12,7 +12,14 @@ from mmembed.evaluation.metrics import Judged, chance, judge, metric_and_k, metr
 from mmembed.evaluation.published_fault import permuted_grades
 from mmembed.evaluation.rankings import Ranking, relevant_targets
 from mmembed.evaluation.retrieval_set import Groups, RetrievalSet
-from mmembed.evaluation.statistics import bootstrap_interval, group_means, macro_interval, macro_means
+from mmembed.evaluation.statistics import (
+    bootstrap_interval,
+    cluster_interval,
+    group_means,
+    macro_interval,
+    macro_means,
+)
+from mmembed.items import Item, source_fingerprint
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -38,6 +45,7 @@ class Scoring:
         own = retrieval_set.candidates if task.candidates == "local" else None
         num_shared = len(retrieval_set.corpus)
         self._sizes = [num_shared if own is None else len(own[query_id]) for query_id in retrieval_set.queries]
+        self._clusters = list(map(_pictures, retrieval_set.queries.values())) if task.interval == "pictures" else []
         if task.macro is not None:
             _check_kind(task, self.groups)
 
@@ -57,6 +65,8 @@ class Scoring:
 
     def interval(self, values: Array) -> tuple[float, float]:
         """Low and high end of the 95 % interval of the score."""
+        if self._clusters:
+            return cluster_interval(values, self._clusters)
         if self.task.macro is None:
             return bootstrap_interval(values)
         return macro_interval(values, self.groups, self.task.macro)
@@ -66,6 +76,11 @@ class Scoring:
         grades = [list(own.values()) for own in self._grades]
         expected = [chance(self.task.metric, [own], [size]) for own, size in zip(grades, self._sizes, strict=True)]
         return self.score(np.array(expected))
+
+
+def _pictures(item: Item) -> tuple[str, ...]:
+    """Names what the media of a query show, whatever is pointed at in them; a text stands for itself."""
+    return tuple(source_fingerprint(medium.source) for medium in item.media) or (item.fingerprint(),)
 
 
 def _check_kind(task: Task, groups: Sequence[Groups]) -> None:

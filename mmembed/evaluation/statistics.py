@@ -1,10 +1,11 @@
 """How sure a mean over queries is: intervals by the bootstrap, means of groups, and a test between paired runs.
 
-The interval is the percentile bootstrap (Efron and Tibshirani 1993, chapter 13); the test is the randomisation test
+The interval is the percentile bootstrap (Efron and Tibshirani 1993, chapter 13), of queries or of clusters of them; the
+test is the randomisation test
 that flips the sign of each query's difference (Smucker et al. 2007, CIKM). All is a function of values and a seed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypedDict
 
@@ -65,6 +66,32 @@ def bootstrap_interval(
     """
     # not by BLAS, whose sums depend on the rows beside them
     means = [(drawn * values).sum(axis=1) / len(values) for drawn in _resampled(len(values), resamples, seed)]
+    return _middle(np.concatenate(means), confidence)
+
+
+def cluster_interval(
+    values: Array, clusters: Sequence[Hashable], *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """The interval of a mean over queries that come in clusters, e.g. several on one picture: clusters are drawn.
+
+    Args:
+        values: ``[Q]`` a value for each query.
+        clusters: for each query the name of its cluster. Of clusters of one query each this is
+            :func:`bootstrap_interval`.
+        confidence: see there.
+        resamples: how often as many clusters as there are are drawn with replacement.
+        seed: of the draws.
+
+    Raises:
+        InputError: no values.
+    """
+    rows = {cluster: row for row, cluster in enumerate(dict.fromkeys(clusters))}
+    of_query = [rows[cluster] for cluster in clusters]
+    sums, counts = np.bincount(of_query, weights=values), np.bincount(of_query).astype(np.float64)
+    # not by BLAS, whose sums depend on the rows beside them
+    means = [
+        (drawn * sums).sum(axis=1) / (drawn * counts).sum(axis=1) for drawn in _resampled(len(rows), resamples, seed)
+    ]
     return _middle(np.concatenate(means), confidence)
 
 

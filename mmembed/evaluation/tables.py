@@ -12,6 +12,8 @@ from mmembed.evaluation.expected import Comparison, Expected, compare
 from mmembed.evaluation.means import part_means
 from mmembed.evaluation.scores import mean_of, our_mean, percent, what_is_less
 from mmembed.evaluation.words import (
+    CANDIDATE_COLUMNS,
+    candidate_rows,
     marks,
     mean_cells,
     mean_columns,
@@ -73,6 +75,24 @@ def means_table(scores: Mapping[str, Any], benchmark: Benchmark, *, expected: Ex
     for part in parts:
         cells = mean_cells(part)
         table.add_row(f"  {part.name}" if part.is_category else part.name, *(cells[column] for column in columns))
+    return table
+
+
+def candidates_table(scores: Mapping[str, Any]) -> Table | None:
+    """The scores among groups of candidates as a small table; None where no task has such groups.
+
+    Args:
+        scores: the content of ``scores.json``.
+    """
+    rows = candidate_rows(scores)
+    if not rows:
+        return None
+    table = _table("right targets among the wrong ones of a group alone", "")
+    for name in CANDIDATE_COLUMNS:
+        words = name in ("task", "wrong ones")
+        table.add_column(name, justify="left" if words else "right", overflow="fold")
+    for cells in rows:
+        table.add_row(*(escape(cells[column]) for column in CANDIDATE_COLUMNS))
     return table
 
 

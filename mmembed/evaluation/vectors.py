@@ -9,9 +9,10 @@ from torch import Tensor
 
 from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import Task
-from mmembed.evaluation.blind import BLINDS
+from mmembed.evaluation.blind import BLINDS, Around
 from mmembed.evaluation.crew import Crew
 from mmembed.evaluation.encode import encode_set
+from mmembed.evaluation.region_forms import in_form
 from mmembed.evaluation.retrieval_set import RetrievalSet
 from mmembed.items import Item
 from mmembed.media.settings import MediaSettings
@@ -70,6 +71,15 @@ def asked(task: Task, side: Side, items: Mapping[str, Item]) -> dict[str, Item]:
     return found
 
 
+def shown(task: Task, side: Side, item: Item, media: MediaSettings) -> Item:
+    """An item with its regions in the form that the row asks for; those of targets stay as they are.
+
+    Raises:
+        InputError: regions to tell in words in a layout that has no place for a text.
+    """
+    return in_form(item, task.query_regions, task.region_words, media) if side == "query" else item
+
+
 def instruction_of(task: Task, side: Side, item: Item) -> str | None:
     """The instruction of an item under the row's prompts, see :func:`asked`."""
     given: str | None = getattr(task, f"{side}_instruction")
@@ -88,25 +98,37 @@ def _embed(
 ) -> list[Tensor]:
     """Vectors of one side: as it is, then under each blinding."""
     worded = asked(task, side, items)
-    field = "blind" if side == "query" else "blind_targets"
-    named = ((f"{side} {item_id}", item) for item_id, item in worded.items())
-    blinded = (_blinded(name, worded, side, media, f"{task.name}.{field}") for name in blinds)
+    named = (_named(f"{side} {item_id}", task, side, item, media) for item_id, item in worded.items())
+    blinded = (_blinded(name, worded, task, side, media) for name in blinds)
     label = f"{task.name}: {'queries' if side == 'query' else 'targets'}"
     total = len(worded) * (1 + len(blinds))
     vectors = encode_set(chain(named, *blinded), crew, side=side, label=label, total=total)
     return list(torch.split(vectors, len(worded)))
 
 
+def _named(name: str, task: Task, side: Side, item: Item, media: MediaSettings) -> tuple[str, Item]:
+    """An item as it is embedded, and what errors call it."""
+    try:
+        return name, shown(task, side, item, media)
+    except InputError as error:
+        raise error.within(f"{task.name}: {name}") from None
+
+
 def _blinded(
-    name: str, items: Mapping[str, Item], side: Side, media: MediaSettings, where: str
+    name: str, items: Mapping[str, Item], task: Task, side: Side, media: MediaSettings
 ) -> Iterator[tuple[str, Item]]:
     """The blinded items, made as they are needed: their pictures are in memory."""
-    changed = False
+    around, changed = Around(media, items, task.region_words), False
     for item_id, item in items.items():
-        blinded = BLINDS[name](item, item_id, media)
+        called = f"{side} {item_id} under {name}"
+        try:
+            blinded = BLINDS[name](item, item_id, around)
+        except InputError as error:
+            raise error.within(f"{task.name}: {called}") from None
         changed = changed or blinded.fingerprint() != item.fingerprint()
-        yield f"{side} {item_id} under {name}", blinded
+        yield _named(called, task, side, blinded, media)
     if not changed:
+        where = f"{task.name}.{'blind' if side == 'query' else 'blind_targets'}"
         raise InputError(
             where, expected="a blinding that changes something", got=f"{name}, which changes nothing",
             remedy="blind what the items have",

@@ -1,13 +1,13 @@
 """The words and numbers of an evaluation that its tables share; all times 100."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmembed.evaluation.benchmark import Benchmark, Passing
 from mmembed.evaluation.expected import Comparison, Expected, Verdict
 from mmembed.evaluation.means import PartMean
-from mmembed.evaluation.scores import our_mean, percent, what_is_less
+from mmembed.evaluation.scores import highest_blind, our_mean, percent, what_is_less
 
 SIGNS: dict[Verdict, str] = {
     "ok": "✓",
@@ -22,6 +22,8 @@ LEGEND = {"✓": "within its tolerance", "▲": "above", "▼": "below", "≠": 
 INSTRUCTIONS, LAYOUTS = ("query_instruction", "target_instruction"), ("query_layout", "target_layout")
 NOT_SHOWN = ("id", "name", "wordings")
 """Fields of a protocol that stand elsewhere, or are not in force."""
+CANDIDATE_COLUMNS = ("task", "wrong ones", "score", "±", "chance", "blind", "queries")
+"""Columns of the table of scores among groups of candidates."""
 
 
 def marks(row: Mapping[str, Any], passing: Passing | None) -> dict[str, bool]:
@@ -68,6 +70,41 @@ def reasons(compared: Iterable[Comparison]) -> list[str]:
 def task_name(name: str, row: Mapping[str, Any]) -> str:
     """A task as tables call it, marked where a part of its data was scored."""
     return name if row["part"] is None else f"{name} (part)"
+
+
+def candidate_rows(scores: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Cells of the table of scores among groups of candidates, by column; of several tasks their mean comes last."""
+    rows, by_group = [], dict[tuple[str, str], list[Mapping[str, Any]]]()
+    for name, task in scores["tasks"].items():
+        for kind, groups in task.get("candidate_groups", {}).items():
+            for group, found in groups.items():
+                by_group.setdefault((kind, group), []).append(found)
+                low, high = found["interval"]
+                cells = {"task": task_name(name, task), "wrong ones": f"{kind} {group}"}
+                rows.append(cells | _among(found) | {"±": percent((high - low) / 2), "queries": f"{found['queries']}"})
+    for (kind, group), all_found in by_group.items():
+        if len(all_found) > 1:
+            cells = {"task": f"mean of {len(all_found)}", "wrong ones": f"{kind} {group}"}
+            rows.append(cells | _among(_mean_of(all_found)) | {"±": "", "queries": ""})
+    return rows
+
+
+def _among(found: Mapping[str, Any]) -> dict[str, str]:
+    blind = percent(highest_blind(found["blinds"]))
+    return {"score": percent(found["score"]), "chance": percent(found["chance"]), "blind": blind}
+
+
+def _mean_of(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    blinds = {name for one in found for name in one["blinds"]}
+    return {
+        "score": sum(one["score"] for one in found) / len(found),
+        "chance": sum(one["chance"] for one in found) / len(found),
+        "blinds": {
+            name: sum(one["blinds"][name] for one in found) / len(found)
+            for name in blinds
+            if all(name in one["blinds"] for one in found)
+        },
+    }
 
 
 def published(comparison: Comparison | None) -> str:

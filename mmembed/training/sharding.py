@@ -33,12 +33,22 @@ def shard(embedder: Embedder, mesh: DeviceMesh) -> None:
     for layer in layers_of(embedder.backbone):
         if not whole.issuperset(layer.parameters()):
             fully_shard(layer, mesh=mesh)
+    for part in _beside(embedder):
+        if not whole.issuperset(part.parameters()):
+            # kept whole until the backward, as the root is: what they give is no tensor that would call them back
+            fully_shard(part, mesh=mesh, reshard_after_forward=False)
     fully_shard(embedder, mesh=mesh, ignored_params=whole)
     for module in embedder.modules():
         if isinstance(module, FSDPModule):
             # the ranks' losses are parts of one sum; gloo adds but does not average
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+
+
+def _beside(embedder: Embedder) -> list[nn.Module]:
+    """What stands beside the backbone, in float32 whatever its type, where one unit holds weights of one type alone."""
+    regions = embedder.regions
+    return [embedder.pooler, *(regions.children() if regions.marks_patches else [regions])]
 
 
 def _marking(embedder: Embedder) -> list[nn.Parameter]:

@@ -20,6 +20,7 @@ def root(tmp_path_factory):
 
 def test_the_published_recipes_are_there():
     published = ("vlm2vec", "vlm2vec_llava_next", "vlm2vec_qwen2vl_2b", "vlm2vec_qwen2vl_7b", "vlm2vec_v2")
+    published += ("virtue_2b", "virtue_7b")
 
     assert {f"{name}.yaml" for name in (*published, "demo")} <= set(RECIPES)
 

@@ -19,7 +19,7 @@ TASKS = (
     *("caption_to_video", "region_to_label", "words_to_page", "composed"),
 )
 ROW = {
-    *("metric", "score", "interval", "chance", "blind", "blinds", "metrics", "groups", "macro"),
+    *("metric", "score", "interval", "chance", "blind", "blinds", "metrics", "groups", "macro", "candidate_groups"),
     *("queries", "corpus", "dimension", "seconds", "part", "protocol_id"),
 }
 

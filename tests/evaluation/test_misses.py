@@ -11,7 +11,7 @@ from mmembed.evaluation.crew import key_of
 from mmembed.evaluation.misses import CACHED, NEW, OTHER_WORDS, explain_task, misses_table
 from mmembed.evaluation.retrieval_set import RetrievalSet
 from mmembed.index.embedding_cache import EmbeddingCache
-from mmembed.items import Item
+from mmembed.items import Image, Item, Region
 
 OURS = {"weights": "w1", "backbone.max_pixels": "3136", "adapter": "none"}
 
@@ -69,3 +69,15 @@ def test_the_table_shows_task_side_number_and_reason(cache):
 
     text = console.export_text()
     assert all(words in text for words in ("task", "query", "target", "never embedded", "1"))
+
+
+def test_a_query_is_looked_for_in_the_form_that_the_row_shows_it_in(cache, picture):
+    query = Item((Image(picture(20, 10), (Region(box=(1.0, 2.0, 5.0, 6.0)),)),), verbatim=False)
+    told = Item((Image(query.media[0].source), "1 2 5 6"), verbatim=False)
+    data = RetrievalSet({"q": query}, {"d": Item.of("red")}, {"q": {"d": 1.0}})
+    keep(cache, OURS, (told, "query"))
+
+    words = {"region_words": "{x0:.0f} {y0:.0f} {x1:.0f} {y1:.0f}"}
+
+    assert explained(cache, data, query_regions="words", **words)["query"] == {CACHED: 1}
+    assert explained(cache, data, **words)["query"] == {NEW: 1}

@@ -47,6 +47,9 @@ def reordered():
         {"query_layout": "{instruction} {text}"},
         {"target_layout": "{media} {text}"},
         {"prompts": "2"},
+        {"query_regions": "crop"},
+        {"query_regions": "words"},
+        {"query_regions": "both"},
         {"data": a_set(text="green")},
         {"data": a_set(grades=(1.0, 2.0))},
         {"sample": Sample(5)},
@@ -69,6 +72,8 @@ def test_what_changes_a_score_changes_the_id(change):
         {"blind": ("grey_image",)},
         {"blind_targets": ("blank_page",)},
         {"passing": Passing()},
+        {"interval": "pictures"},
+        {"region_words": "{x0} {y0} {x1} {y1}"},
     ],
 )
 def test_what_only_shows_a_score_keeps_the_id(change):
@@ -89,6 +94,22 @@ def test_the_order_of_labels_and_the_python_are_a_part_only_of_the_published_fau
         "mmembed.evaluation.protocol.sys", SimpleNamespace(version_info=SimpleNamespace(major=3, minor=99))
     )
     assert id_of(ndcg_fault_seed=3) != right
+
+
+def test_groups_of_candidates_are_no_part():
+    own = {"q1": ["d1", "d2", "d3"], "q2": ["d3"]}
+    data = replace(a_set(), candidates=own)
+    grouped = replace(data, candidate_groups={"q1": {"swap": {"object": ("d3",)}}, "q2": {}})
+
+    assert id_of(grouped) == id_of(data)
+
+
+def test_the_words_of_a_region_are_a_part_only_where_they_are_said():
+    ids = [id_of(query_regions=form, region_words=f"{word}: {{x0}} {{y0}} {{x1}} {{y1}}")
+           for form in ("words", "crop") for word in ("box", "area")]  # fmt: skip
+
+    assert ids[0] != ids[1]
+    assert ids[2] == ids[3]
 
 
 def test_where_the_data_lie_is_no_part():

@@ -215,3 +215,32 @@ def test_a_sample_larger_than_the_set_is_the_set():
 def test_a_sample_of_no_query_is_refused():
     with pytest.raises(InputError, match="quick: expected at least 1 query, got 0 queries and 900 distractors"):
         Sample(queries=0)
+
+
+def among(**groups):
+    rows = [{"query_id": "q1", "groups": {"swap": {name: list(own) for name, own in groups.items()}}}]
+    return [*rows, {"query_id": "q2", "groups": {}}]
+
+
+def test_groups_of_candidates_are_read_and_sampled_with_their_queries(tmp_path):
+    found = read_retrieval_set(written(tmp_path, candidate_groups=among(colour=["d3"], other=["d1", "d3"])))
+
+    assert found.candidate_groups == {"q1": {"swap": {"colour": ("d3",), "other": ("d1", "d3")}}, "q2": {}}
+    part = found.sample(Sample(queries=1))
+    assert part.candidate_groups == {name: found.candidate_groups[name] for name in part.queries}
+    assert found.fingerprint() == read_retrieval_set(written(tmp_path, candidate_groups=None)).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"candidate_groups": among(colour=["d2"])}, r"query q1: expected candidates of the query, got 'd2'"),
+        ({"candidate_groups": among(colour=["d3"]), "candidates": None}, r"query q1: expected candidates of the query"),
+        ({"candidate_groups": among(colour=["d3"])[:1]}, r"expected a row for query 'q2'"),
+        ({"candidate_groups": among(colour=["d3", "d3"])}, r"groups.swap: groups.colour: expected a name, or several"),
+        ({"candidate_groups": [row("q1", groups={"swap": "d3"})]}, r"expected a mapping of kind to groups"),
+    ],
+)
+def test_groups_of_what_is_no_candidate_are_refused(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        read_retrieval_set(written(tmp_path, **changes))

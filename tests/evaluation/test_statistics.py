@@ -6,7 +6,14 @@ from scipy import stats  # pytrec_eval brings it
 
 from mmembed.errors import InputError
 from mmembed.evaluation import statistics
-from mmembed.evaluation.statistics import bootstrap_interval, group_means, macro_interval, macro_means, paired
+from mmembed.evaluation.statistics import (
+    bootstrap_interval,
+    cluster_interval,
+    group_means,
+    macro_interval,
+    macro_means,
+    paired,
+)
 
 GROUPS = [
     {"category": ("dress",), "aspect": ("addition", "negation")},
@@ -70,6 +77,30 @@ def test_an_interval_of_equal_values_is_that_value(num):
 def test_no_values_are_refused():
     with pytest.raises(InputError, match="values: expected a value for at least one query, got none"):
         bootstrap_interval(np.array([]))
+
+
+def test_the_interval_of_clusters_equals_its_slow_twin():
+    generator = np.random.default_rng(5)
+    values = generator.integers(0, 2, 40).astype(float)
+    clusters = [f"picture {number}" for number in generator.integers(0, 9, 40)]
+    names = list(dict.fromkeys(clusters))
+    rows = {name: [i for i, cluster in enumerate(clusters) if cluster == name] for name in names}
+    draws = np.random.default_rng(3).integers(0, len(names), (200, len(names)))
+
+    means = [np.mean([values[i] for number in drawn for i in rows[names[number]]]) for drawn in draws]
+
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert cluster_interval(values, clusters, resamples=200, seed=3) == pytest.approx((low, high))
+
+
+def test_queries_that_agree_within_clusters_are_less_sure_than_they_seem():
+    values = np.repeat([0.0, 1.0] * 10, 10)
+    clusters = [number // 10 for number in range(200)]
+
+    (low, high), (low_each, high_each) = cluster_interval(values, clusters), bootstrap_interval(values)
+
+    assert high - low > 2 * (high_each - low_each)
+    assert cluster_interval(values, range(200)) == (low_each, high_each)
 
 
 def test_a_query_counts_in_each_of_its_groups_and_not_where_it_has_none():
