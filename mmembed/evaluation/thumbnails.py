@@ -108,7 +108,7 @@ def _shrink(picture: PIL.Image.Image, regions: tuple[Region, ...], side_px: int)
 def draw_region(small: PIL.Image.Image, region: Region, scale: float) -> None:
     """Draw a region into an RGB picture whose sides are ``scale`` times those of the region's own."""
     if region.mask is not None:
-        _tint(small, PIL.Image.fromarray(region.mask.astype("uint8") * 255).resize(small.size))
+        _tint(small, PIL.Image.fromarray(region.mask.astype(bool)).convert("L").resize(small.size))
     pen = PIL.ImageDraw.Draw(small)
     if region.box is not None:
         x0, y0, x1, y1 = (edge * scale for edge in region.box)

@@ -114,7 +114,8 @@ def _scaled(region: Region, from_size: tuple[int, int], to_size: tuple[int, int]
     if region.mask is None:
         points = ((_clip(x, width) * x_ratio, _clip(y, height) * y_ratio, label) for x, y, label in region.points)
         return Region(points=tuple(points))
-    covered = np.asarray(PIL.Image.fromarray(region.mask.astype(np.float32)).resize(to_size, PIL.Image.Resampling.BOX))
+    inside = PIL.Image.fromarray(region.mask.astype(bool).astype(np.float32))
+    covered = np.asarray(inside.resize(to_size, PIL.Image.Resampling.BOX))
     # half of a pixel, or what there is of a mask that became smaller than one
     return Region(mask=covered >= min(0.5, covered.max()))
 

@@ -113,7 +113,7 @@ class Backbone(nn.Module):
         """
         raise InputError(
             "regions", expected="a backbone whose tower gives features of patches where they lie in the picture",
-            got=type(self).__name__, remedy="use TextRegions, Overlay or Crop, or another backbone",
+            got=type(self).__name__, remedy="use Overlay, Crop, MaskChannel or TextRegions, or another backbone",
         )  # fmt: skip
 
     def tap(self, layers: tuple[int, ...]) -> list[int]:

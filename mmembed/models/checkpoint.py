@@ -1,4 +1,4 @@
-"""Checkpoints in the libraries' own layout, opened strictly: no pickle, no remote code, no weight left to chance."""
+"""Checkpoints in the libraries' own layout, opened strictly: tensors alone, no remote code, no weight by chance."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +16,7 @@ from mmembed.errors import InputError
 from mmembed.files import write_json
 from mmembed.models.families import Family
 from mmembed.models.hub import Where, find_file, in_words, read_json
+from mmembed.models.released import folder_of_torch_files
 from mmembed.models.settings import DType
 
 # what a checkpoint saved with its language-model head holds beyond the base model
@@ -59,7 +60,7 @@ def open_checkpoint(
     quantize: Literal["nf4", "int8"] | None = None,
     weights: bool = True,
 ) -> Checkpoint:
-    """Open a directory or Hub repository.
+    """Open a directory or Hub repository: its safetensors, or torch's own files where it has none.
 
     Args:
         path: directory or Hub id.
@@ -71,8 +72,8 @@ def open_checkpoint(
         weights: load them; without, the model has shapes alone, and only its preprocessor is of use.
 
     Raises:
-        InputError: nothing there, another family's model, no safetensors or not all of them, or missing or unexpected
-            weights, which are listed; or what quantises is not installed.
+        InputError: nothing there, another family's model, files of weights that are missing or hold anything else, or
+            missing or unexpected weights, which are listed; or what quantises is not installed.
     """
     where: Where = {"revision": revision} if revision else {}
     how: dict[str, Any] = {}
@@ -89,15 +90,17 @@ def open_checkpoint(
         how |= {"dtype": getattr(torch, dtype), "attn_implementation": attention, "trust_remote_code": False}
         with quiet():
             if weights:
+                folder = folder_of_torch_files(path, where)
                 model, info = AutoModel.from_pretrained(
-                    path,
+                    path if folder is None else str(folder),
                     config=config,
-                    use_safetensors=True,
+                    use_safetensors=folder is None,
+                    weights_only=True,
                     output_loading_info=True,
                     # a weight of another shape is reported here, and refused below by name
                     ignore_mismatched_sizes=True,
                     **how,
-                    **where,
+                    **(where if folder is None else {}),
                 )
             else:
                 model, info = _shapes(config, how), {}

@@ -43,6 +43,8 @@ from mmembed.settings import check_types, dump_yaml, read_settings
 
 # rows are prepared and sorted in windows of so many chunks: enough to sort well, little enough to hold
 WINDOW_CHUNKS = 16
+MAX_STRETCH = 4
+"""A window grows to so many times its size while its rows show the same media."""
 GPU_TOKENS, CPU_TOKENS = 16384, 2048
 MAX_PADDING = 0.2
 """Largest share of a chunk that is padding when encoding."""
@@ -309,14 +311,16 @@ class Embedder(nn.Module):
         self, numbered: Iterable[tuple[int, Item]], side: Side, tokens: int
     ) -> Iterator[list[tuple[int, Row]]]:
         window: list[tuple[int, Row]] = []
-        held = 0
+        held, last = 0, set[str]()
         for i, item in numbered:
             row = self._row(i, item, side)
-            window.append((i, row))
-            held += len(row)
-            if held >= tokens:
+            media = {medium.fingerprint for medium in row.media}
+            # rows about one picture stay together, or it would pass the tower again; but not for ever
+            if held >= tokens * (1 if media.isdisjoint(last) else MAX_STRETCH):
                 yield window
                 window, held = [], 0
+            window.append((i, row))
+            held, last = held + len(row), media
         if window:
             yield window
 

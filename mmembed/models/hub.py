@@ -60,7 +60,7 @@ USUAL: tuple[type[Exception], ...] = (OSError, ValueError, KeyError)
 @contextmanager
 def in_words(
     path: object,
-    expected: str = "a checkpoint with config.json, safetensors and tokenizer",
+    expected: str = "a checkpoint with config.json, weights and tokenizer",
     remedy: str = "check the path or Hub id",
     also: tuple[type[Exception], ...] = (),
 ) -> Iterator[None]:

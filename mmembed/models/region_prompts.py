@@ -35,7 +35,9 @@ class RegionPrompt:
         width, height = size
         box = None if region.box is None else _shares(clip_box(region.box, width, height), size)
         points = tuple((_share(x, width), _share(y, height), label) for x, y, label in region.points)
-        return cls(size, box, points, region.mask)
+        # numbers, of which all but 0 are inside, would otherwise count as weights
+        mask = None if region.mask is None else region.mask.astype(bool)
+        return cls(size, box, points, mask)
 
     @property
     def bounds(self) -> Box:
@@ -53,7 +55,7 @@ class RegionPrompt:
 
     def fingerprint(self) -> str:
         """Names all of it."""
-        mask = b"" if self.mask is None else self.mask.astype(bool).tobytes()
+        mask = b"" if self.mask is None else self.mask.tobytes()
         return fingerprint(repr(self.size), repr(self.box), repr(self.points), mask)
 
 

@@ -212,6 +212,8 @@ def _without_lightning_advice() -> Iterator[None]:
 
 _ADVICE = (
     ".*does not have many workers.*",
+    # what stays in eval mode does so of itself: batch normalisation's statistics, a frozen SAM 2
+    r".*module\(s\) in eval mode at the start of training.*",
     ".*GPU available but not used.*",
     ".*validation_step.* but have no .val_dataloader.*",
     ".*no pre-optimization state was saved.*",

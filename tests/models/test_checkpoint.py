@@ -79,22 +79,101 @@ def test_another_kind_of_model_is_refused(copy):
         QwenVL(path=str(copy)).build(prompt=EmbedderSettings(QwenVL(path="x")).prompt)
 
 
-@pytest.mark.parametrize("change", ["unknown type", "no config", "no weights", "pickle"])
+@pytest.mark.parametrize("change", ["unknown type", "no config", "no weights"])
 def test_an_unusable_directory_is_refused_in_words(change, copy):
     if change == "unknown type":
         edit_config(copy, model_type="qwen9_vl")
     elif change == "no config":
         (copy / "config.json").unlink()
-    elif change == "no weights":
-        (copy / "model.safetensors").unlink()
     else:
-        (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+        (copy / "model.safetensors").unlink()
 
-    message = r"checkpoint: expected a checkpoint with config\.json, safetensors and tokenizer"
+    message = r"checkpoint: expected a checkpoint with config\.json, weights and tokenizer"
     if change == "unknown type":
         message = r"model_type: expected a Qwen-VL checkpoint, got 'qwen9_vl'; did you mean 'qwen\d_vl'"
     with pytest.raises(InputError, match=message):
         opened(copy)
+
+
+def as_torch_files(directory, *parts):
+    """The weights as torch's own files; ``parts`` are the beginnings of names that lie in a file of their own."""
+    weights = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    if not parts:
+        torch.save(weights, directory / "pytorch_model.bin")
+        return weights
+    places = {name: next((i for i, part in enumerate(parts) if name.startswith(part)), len(parts)) for name in weights}
+    files = {name: f"pytorch_model-{place:05}.bin" for name, place in places.items()}
+    for file in set(files.values()):
+        torch.save({name: value for name, value in weights.items() if files[name] == file}, directory / file)
+    index = {"metadata": {}, "weight_map": files}
+    (directory / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    return weights
+
+
+@pytest.mark.parametrize("parts", [(), ("visual.",)])
+def test_torchs_own_files_open_to_the_same_bits(parts, copy):
+    expected = opened(copy).model.state_dict()
+    as_torch_files(copy, *parts)
+
+    found = opened(copy).model.state_dict()
+
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_missing_weight_of_torchs_own_files_is_named(copy):
+    weights = as_torch_files(copy)
+    name = next(name for name in weights if name.endswith("0.mlp.up_proj.weight"))
+    torch.save({key: value for key, value in weights.items() if key != name}, copy / "pytorch_model.bin")
+
+    with pytest.raises(InputError, match=r"exactly the weights of its config, got 1 missing: .*up_proj\.weight"):
+        opened(copy)
+
+
+class Opened:
+    """What would run code when it is unpickled."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was run",))
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        (
+            {"lm_head.weight": Opened()},
+            r"got no whole file of torch's, or objects besides tensors and plain values; download",
+        ),
+        (
+            {"lm_head.weight": torch.ones(1), "step": 3},
+            "got others: step; download it again, or save it as safetensors",
+        ),
+        ([torch.ones(1)], "got list; download it again"),
+    ],
+)
+def test_torchs_own_file_with_anything_but_tensors_is_refused_and_not_run(held, message, copy):
+    (copy / "model.safetensors").unlink()
+    torch.save(held, copy / "pytorch_model.bin")
+
+    with pytest.raises(
+        InputError, match=rf"pytorch_model\.bin: expected weights by their names and nothing else, {message}"
+    ):
+        opened(copy)
+
+
+def test_a_missing_one_of_torchs_own_files_is_named(copy):
+    as_torch_files(copy, "visual.")
+    (copy / "pytorch_model-00000.bin").unlink()
+
+    with pytest.raises(InputError, match=r"pytorch_model-00000\.bin: expected weights .* got no such file"):
+        opened(copy)
+
+
+def test_safetensors_are_opened_where_torchs_own_files_lie_beside_them(copy):
+    torch.save({"nothing": torch.ones(1)}, copy / "pytorch_model.bin")
+
+    assert opened(copy).model is not None
 
 
 def test_an_adapter_beside_the_weights_is_not_put_in_without_a_word(copy, golden):

@@ -169,9 +169,11 @@ def test_later_calls_depend_on_the_rows_beside_as_published(open_virtue):
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """A folder laid out as the released ones are: the whole model, and the connector's own file."""
+    """A folder as the published conversion writes it: the whole model and the connector, both as torch's own files."""
     folder = tmp_path_factory.mktemp("virtue") / "VIRTUE-tiny-SCaR"
     shutil.copytree(GOLDEN / "vlm2vec/qwen2_vl", folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
     config = json.loads((folder / "config.json").read_text())
     sam = {"enabled": True, "config_path": "sam2.1_hiera_b+.yaml", "checkpoint": "sam2.1_hiera_base_plus.pt"}
     (folder / "config.json").write_text(json.dumps(config | {"virtue_sam": sam | {"points_per_side": 3}}))

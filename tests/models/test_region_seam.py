@@ -9,6 +9,7 @@ import torch
 from mmembed import Image, Item, Region
 from mmembed.counters import counting
 from mmembed.errors import InputError
+from mmembed.media.regions import scale_regions
 from mmembed.models.prompts import Kind, Segment, render
 from mmembed.models.region_encoders.encoder import TokenRegionEncoder, check_region_encoder
 from mmembed.models.region_encoders.preparer import RegionPreparer
@@ -192,6 +193,21 @@ def test_a_region_in_shares_is_that_of_its_picture():
     assert len({prompt.fingerprint() for prompt in (box, points, drawn)}) == 3
 
 
+@pytest.mark.parametrize("kind", ["uint8", "int32"])
+def test_a_mask_of_numbers_is_that_of_what_is_not_0(kind):
+    drawn = np.zeros((50, 100), dtype=kind)
+    drawn[10:20, 30:60] = 255
+    regions = (Region(mask=drawn), Region(mask=drawn > 0))
+
+    numbers, booleans = prompts_of(Image("a.png", regions), (100, 50))
+    small_numbers, small_booleans = scale_regions(Image("a.png", regions), (100, 50), (20, 20)).regions
+
+    assert numbers.mask.dtype == bool
+    assert np.array_equal(numbers.mask, booleans.mask)
+    assert numbers.fingerprint() == booleans.fingerprint()
+    assert np.array_equal(small_numbers.mask, small_booleans.mask)
+
+
 def test_a_box_in_cells_lies_where_its_picture_lies_on_the_map():
     patches = PatchMap(torch.zeros(4, 8, 1), (1.0, 0.0, 7.0, 4.0))
 
@@ -208,3 +224,14 @@ def test_an_encoder_of_tokens_is_refused_where_there_is_no_sequence():
 
 def test_prompts_without_points_inside_are_bounded_by_those_outside():
     assert RegionPrompt((10, 10), points=((0.5, 0.5, 0), (0.7, 0.2, 0))).bounds == (0.5, 0.2, 0.7, 0.5)
+
+
+def test_rows_about_one_picture_are_not_torn_apart_where_a_window_ends():
+    model = told("qwen2_vl")
+    pictures = [draw(84, 56, seed) for seed in range(4)]
+    items = [marked(shown, (x, 0, x + 30, 56)) for shown in pictures for x in range(0, 48, 6)]
+
+    with counting() as work:
+        model.encode(items, batch_tokens=16)
+
+    assert work["tower_forwards"] == 4

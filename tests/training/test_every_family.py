@@ -1,19 +1,24 @@
 """Every family trains by the same path: cached gradients over chunks equal one backward pass over the whole batch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
-from mmembed import Pair
+from mmembed import Embedder, Image, Item, Pair, Region
 from mmembed.counters import counting
 from mmembed.errors import InputError
 from mmembed.losses.settings import Contrastive
+from mmembed.models.sequence import collate
+from mmembed.models.settings.regions import MaskChannel, MaskPool, RoiReplay, Sam2Regions, Sam2Scratch
 from mmembed.training.batches import PairPreparer
 from mmembed.training.module import EmbedderModule
 from mmembed.training.settings import Chunks, Optim, Stage
 from mmembed.training.sharding import layers_of, shard, whole_tensor
-from tests.families import FAMILIES, READS_PICTURES, family_embedder
+from tests.cases import WORDS, draw
+from tests.families import FAMILIES, READS_PICTURES, family_embedder, family_settings
 
 
 def pairs_of(name):
@@ -85,6 +90,29 @@ def test_sharded_weights_embed_and_train_as_whole_ones(name, mesh):
     assert torch.allclose(ours, theirs, atol=1e-6, rtol=0)
     assert our_gradients.keys() == their_gradients.keys()
     assert all(torch.allclose(their_gradients[n], g, rtol=1e-4, atol=1e-5) for n, g in our_gradients.items())
+
+
+@pytest.mark.parametrize("regions", [RoiReplay(), MaskPool(), MaskChannel(), Sam2Regions(scratch=Sam2Scratch(128))])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_region_encoder_is_sharded_beside_a_backbone_of_another_type(regions, dtype, mesh):
+    item = Item((Image(draw(84, 56), (Region(box=(5, 5, 60, 40)),)), "which one?"))
+    results = []
+    for sharded in (False, True):
+        torch.manual_seed(0)
+        embedder = Embedder(replace(family_settings("qwen2_vl", dtype=dtype), regions=regions), texts=WORDS).train()
+        batch = collate(embedder.prepare([item], "query"))
+        if sharded:
+            shard(embedder, mesh)
+        vectors = embedder(batch)
+        vectors[:, :9].sum().backward()
+        gradients = {n: whole_tensor(p.grad) for n, p in embedder.regions.named_parameters() if p.requires_grad}
+        results.append((vectors.detach(), gradients))
+
+    (ours, our_gradients), (theirs, their_gradients) = results
+    assert torch.equal(ours, theirs)
+    assert our_gradients.keys() == their_gradients.keys()
+    assert all(torch.equal(their_gradients[n], g) for n, g in our_gradients.items())
+    assert any(g.any() for g in our_gradients.values())
 
 
 @pytest.mark.parametrize("name", FAMILIES)

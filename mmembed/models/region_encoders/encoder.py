@@ -50,7 +50,7 @@ def check_region_encoder(encoder: RegionEncoder, backbone: Backbone) -> None:
     if isinstance(encoder, TokenRegionEncoder) and not backbone.keeps_tokens:
         raise InputError(
             "regions", expected="an encoder without tokens, for media and text are no sequence here",
-            got=type(encoder).__name__.removesuffix("Encoder"), remedy="use Overlay, Crop or TextRegions",
+            got=type(encoder).__name__.removesuffix("Encoder"), remedy="use Overlay, Crop, MaskChannel or TextRegions",
         )  # fmt: skip
 
 

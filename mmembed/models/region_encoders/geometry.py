@@ -19,6 +19,8 @@ from mmembed.models.sequence import Batch
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 """A picture as a box, in shares of its sides."""
+EMPTY = 1e-12
+"""Less of a cell than this is rounding; a pixel of the largest picture, or a box within one, is more."""
 _OCTAVES = 8
 CODE_WIDTH = 4 * 2 * _OCTAVES
 """Numbers that :func:`encode_places` makes of a place."""
@@ -88,7 +90,7 @@ def mask_of(prompt: RegionPrompt, point_side: float) -> np.ndarray:
         InputError: nothing is left of the squares inside.
     """
     if prompt.mask is not None:
-        return prompt.mask.astype(bool)
+        return prompt.mask
     width, height = prompt.size
     mask = np.full((height, width), not any(label for _, _, label in prompt.points) and prompt.box is None)
     boxes = [] if prompt.box is None else [(prompt.box, True)]

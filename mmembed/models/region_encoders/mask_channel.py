@@ -5,17 +5,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
 import PIL.Image
 from PIL.Image import Image as Picture
-from PIL.ImageDraw import Draw
 from torch import Tensor, nn
 
 from mmembed.items import Image, Media
-from mmembed.media.regions import pixels_of
 from mmembed.models.backbone import Backbone
 from mmembed.models.region_encoders.encoder import RegionEncoder
+from mmembed.models.region_encoders.geometry import mask_of
 from mmembed.models.region_encoders.preparer import RegionPreparer
-from mmembed.models.region_prompts import RegionPrompt, RegionSlot, Size, prompts_of
+from mmembed.models.region_prompts import RegionSlot, Size, prompts_of
 from mmembed.models.sequence import Batch, PreparedMedium
 from mmembed.models.settings.regions.marks import MaskChannel
 
@@ -44,28 +44,12 @@ class MaskChannelPreparer(RegionPreparer):
         """See :meth:`RegionPreparer.complete`; gives ``marks``."""
         if not isinstance(medium, Image) or not medium.regions:
             return prepared
-        masks = [self._mask(prompt, picture.size) for prompt in prompts_of(medium, picture.size)]
-        union = PIL.Image.new("L", picture.size)
-        for mask in masks:
-            union.paste(_FULL, (0, 0), mask)
+        prompts = prompts_of(medium, picture.size)
+        union = np.any([mask_of(prompt, self.settings.point_side) for prompt in prompts], axis=0)
+        drawn = (PIL.Image.fromarray(union).convert("RGB"), PIL.Image.new("RGB", picture.size))
         # what a family pads with is in both and so in neither, whatever its colour
-        marked, blank = (cut(drawn.convert("RGB"))[:, 0] for drawn in (union, PIL.Image.new("L", picture.size)))
+        marked, blank = (cut(mask)[:, 0] for mask in drawn)
         return replace(prepared, marks=marked - blank.minimum(marked))
-
-    def _mask(self, prompt: RegionPrompt, size: Size) -> Picture:
-        """A region as a picture, 255 inside; points are squares, of which those outside are cut out."""
-        if prompt.mask is not None:
-            return PIL.Image.fromarray(prompt.mask.astype(bool)).convert("L")
-        # points that say only what is not meant mean all the rest
-        inside = any(label for _, _, label in prompt.points) or prompt.box is not None
-        canvas = PIL.Image.new("L", size, 0 if inside else _FULL)
-        draw = Draw(canvas)
-        if prompt.box is not None:
-            draw.rectangle(pixels_of(prompt.box, *size), fill=_FULL)
-        wide, high = (self.settings.point_side * min(size) / side / 2 for side in size)
-        for x, y, label in sorted(prompt.points, key=lambda point: -point[2]):
-            draw.rectangle(pixels_of((x - wide, y - high, x + wide, y + high), *size), fill=_FULL if label else 0)
-        return canvas
 
 
 class MaskChannelEncoder(RegionEncoder):

@@ -12,6 +12,7 @@ from mmembed.items import Media, Video
 from mmembed.models.backbone import Backbone
 from mmembed.models.region_encoders.encoder import TokenRegionEncoder
 from mmembed.models.region_encoders.geometry import (
+    EMPTY,
     box_edges,
     cell_edges,
     check_patch_maps,
@@ -23,7 +24,7 @@ from mmembed.models.region_encoders.geometry import (
 )
 from mmembed.models.region_encoders.preparer import RegionPreparer
 from mmembed.models.region_prompts import RegionPrompt
-from mmembed.models.sam2.guides import GUIDE, squash
+from mmembed.models.sam2.guides import encode_guides, squash
 from mmembed.models.sam2.opening import open_sam, sam_side
 from mmembed.models.sam2.prompts import sam_prompt
 from mmembed.models.sequence import Batch, Features, PatchMap, PreparedMedium
@@ -33,8 +34,6 @@ from mmembed.models.settings import MaskPool
 _TOKENS = 2
 # logarithm of the area, and the box around it
 _FACTS = 5
-# a mask all of which was cut off the picture has nothing to pool
-_EMPTY = 1e-6
 
 
 class MaskPoolPreparer(RegionPreparer):
@@ -147,7 +146,8 @@ class MaskPoolEncoder(TokenRegionEncoder):
             x0, y0, x1, y1 = box = RegionPrompt(prompt.size, mask=mask).bounds
             covered, area = coverage(mask, edges), mask.mean()
             shape = coverage(mask, box_edges(box, side, side)).reshape(-1)
-        weights = covered.reshape(-1) / covered.sum().clip(min=_EMPTY)
+        # a region all of which was cut off the picture has nothing to pool
+        weights = covered.reshape(-1) / covered.sum().clip(min=EMPTY)
         return _Pooling(weights, np.array([np.log(area), x0, y0, x1, y1]), shape)
 
     def _masks(self, batch: Batch) -> list[np.ndarray | None]:
@@ -156,15 +156,10 @@ class MaskPoolEncoder(TokenRegionEncoder):
         asked = [i for i, prompt in enumerate(prompts_in(batch)) if prompt.mask is None]
         if self.sam is None or not asked:
             return found
-        assert batch.guides is not None  # the preparer gives one of every still picture
-        sam, guides, media = self.sam, batch.guides, [batch.regions[i].medium for i in asked]
         prompts = [prompts_in(batch)[i] for i in asked]
-        encoded = sam.encode(
-            [GUIDE + batch.media[medium] for medium in media], lambda i: sam.guide_pixels(guides[media[i]]), masks=True
-        )
-        made = sam.masks(
-            encoded, [sam_prompt(prompt, sam.side) for prompt in prompts], [prompt.size for prompt in prompts]
-        )
+        encoded = encode_guides(self.sam, batch, [batch.regions[i].medium for i in asked], masks=True)
+        told = [sam_prompt(prompt, self.sam.side) for prompt in prompts]
+        made = self.sam.masks(encoded, told, [prompt.size for prompt in prompts])
         for i, one in zip(asked, made, strict=True):
             mask = one.mask.numpy()
             found[i] = mask if mask.any() else None

@@ -14,6 +14,7 @@ from mmembed.models.backbone import Backbone
 from mmembed.models.region_encoders.encoder import TokenRegionEncoder
 from mmembed.models.region_encoders.geometry import (
     CODE_WIDTH,
+    EMPTY,
     WHOLE,
     bins,
     box_edges,
@@ -35,8 +36,6 @@ from mmembed.models.settings import RoiReplay
 _REGION, _INSIDE, _OUTSIDE, _FIRST = range(4)
 # as small as a usual embedding of a word: a token is its features, and yet is told from them from the beginning
 _KIND_STD = 0.02
-# a bin of a mask with less under it is empty
-_EMPTY = 1e-6
 
 
 class RoiReplayPreparer(RegionPreparer):
@@ -145,8 +144,8 @@ def _weights(box: Box, size: int, patches: PatchMap, mask: np.ndarray | None) ->
     seen = aligned * coverage(WHOLE, edges).reshape(-1)
     if mask is not None:
         under = aligned * coverage(mask, edges).reshape(-1)
-        seen = np.where(under.sum(-1, keepdims=True) > _EMPTY, under, seen)
-    weights: np.ndarray = seen / seen.sum(-1, keepdims=True).clip(min=_EMPTY)
+        seen = np.where(under.sum(-1, keepdims=True) > EMPTY, under, seen)
+    weights: np.ndarray = seen / seen.sum(-1, keepdims=True).clip(min=EMPTY)
     return weights
 
 

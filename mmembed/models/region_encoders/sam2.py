@@ -10,7 +10,7 @@ from mmembed.models.precision import whole_convolutions
 from mmembed.models.region_encoders.encoder import TokenRegionEncoder
 from mmembed.models.region_encoders.sam2_legacy import Published, processed_picture, published_backbone
 from mmembed.models.region_prompts import RegionPrompt
-from mmembed.models.sam2.guides import GUIDE
+from mmembed.models.sam2.guides import encode_guides
 from mmembed.models.sam2.opening import open_sam, scratch_sam
 from mmembed.models.sam2.prompts import SamPrompt, box_prompt, sam_prompt
 from mmembed.models.sam2.sizes import STRIDE, TOKEN
@@ -60,10 +60,11 @@ class Sam2Encoder(TokenRegionEncoder):
     def tokens(self, batch: Batch, features: Features, backbone: Backbone) -> Tensor:
         """See :meth:`TokenRegionEncoder.tokens`."""
         media = [slot.medium for slot in batch.regions]
-        prefix = PROCESSED if self.settings.legacy_pixels else GUIDE
-        encoded = self.sam.encode(
-            [prefix + batch.media[medium] for medium in media], lambda i: self._pixels(batch, media[i], backbone)
-        )
+        if self.settings.legacy_pixels:
+            names = [PROCESSED + batch.media[medium] for medium in media]
+            encoded = self.sam.encode(names, lambda i: self._pixels(batch, media[i], backbone))
+        else:
+            encoded = encode_guides(self.sam, batch, media)
         keys = self.sam.keys(encoded, [self.prompt(slot.prompt) for slot in batch.regions])
         return self.connect(keys).flatten(0, 1)
 
@@ -82,7 +83,4 @@ class Sam2Encoder(TokenRegionEncoder):
         return sam_prompt(prompt, self.sam.side, self.settings.grid)
 
     def _pixels(self, batch: Batch, medium: int, backbone: Backbone) -> Tensor:
-        if self.settings.legacy_pixels:
-            return self.sam.normalise(processed_picture(batch, medium, published_backbone(backbone), self.sam.side))
-        assert batch.guides is not None, "the preparer gives one of every still picture"
-        return self.sam.guide_pixels(batch.guides[medium])
+        return self.sam.normalise(processed_picture(batch, medium, published_backbone(backbone), self.sam.side))

@@ -1,6 +1,7 @@
 """Mask pooling: a region is the mean of features under its mask, from several layers, and its shape."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,6 +133,19 @@ def test_a_box_is_its_mask():
     box, drawn = (tokens_of(embedder, marked((84, 56), r)) for r in (Region(box=(20, 10, 77, 44)), Region(mask=mask)))
 
     assert torch.allclose(box, drawn, atol=1e-5)
+
+
+def test_a_box_of_less_than_a_pixel_is_the_cell_that_it_lies_in():
+    embedder = pooling()
+    size = (2800, 2800)
+    (features,) = embedder.vision(collate(embedder.prepare([marked(size)], "query"))).maps
+    with torch.no_grad():
+        for parameter in embedder.regions.region.parameters():
+            parameter.zero_()
+
+    (token, _) = tokens_of(embedder, marked(size, Region(box=(0.3, 0.3, 0.301, 0.301))))
+
+    assert torch.allclose(token, features[0].detach(), atol=1e-5)
 
 
 def test_a_flipped_map_under_the_flipped_mask_pools_the_same():
@@ -294,6 +308,19 @@ def test_the_weights_of_sam_stay_in_their_own_checkpoint(sam_directory, tmp_path
     names = load_file(tmp_path / "model" / "regions.safetensors").keys()
     assert names and not any(name.startswith("sam.") for name in names)
     assert torch.equal(Embedder.from_pretrained(tmp_path / "model", device="cpu").encode(items), before)
+
+
+def test_a_sam_on_this_machine_is_named_by_its_whole_path_where_the_model_is_saved(
+    sam_directory, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(Path(sam_directory).parent)
+    embedder = pooling(regions=MaskPool(sam=Path(sam_directory).name))
+    item = marked((84, 56), Region(points=((20, 20, 1),)))
+    expected = embedder.encode(item)
+    embedder.save(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+
+    assert torch.equal(Embedder.from_pretrained(tmp_path / "model", device="cpu").encode(item), expected)
 
 
 def test_a_place_without_a_sam_is_refused(tmp_path):

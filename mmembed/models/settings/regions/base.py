@@ -1,6 +1,7 @@
 """What every region encoder is told. No torch here."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from mmembed.settings import Part
@@ -34,3 +35,8 @@ class RegionEncoderSettings(Part):
         from mmembed.models.region_encoders.encoder import RegionEncoder
 
         return RegionEncoder()
+
+
+def from_root(checkpoint: str | None) -> str | None:
+    """A checkpoint on this machine by its whole path, which holds wherever a saved model is opened; else as it is."""
+    return str(Path(checkpoint).resolve()) if checkpoint is not None and Path(checkpoint).exists() else checkpoint

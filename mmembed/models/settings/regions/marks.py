@@ -42,7 +42,10 @@ class Overlay(RegionEncoderSettings):
 
 @dataclass(frozen=True)
 class Crop(RegionEncoderSettings):
-    """The picture cut to its one region, as VIRTUE's baselines are (arXiv:2510.00523, table of SCaR)."""
+    """The picture cut to its one region, as VIRTUE's baselines are (arXiv:2510.00523, table of SCaR).
+
+    Of a mask it is cut to the box around it. Several regions of a picture, and points outside, are refused.
+    """
 
     margin: float = 0.0
     """What is kept around the region on each side, as a share of the region's sides."""
@@ -68,8 +71,8 @@ class Crop(RegionEncoderSettings):
 class MaskChannel(RegionEncoderSettings):
     """A second patch embedding for the mask of all regions, begun at zero (Alpha-CLIP, arXiv:2312.03818; DAM).
 
-    Nothing is added to the sequence; every state of the tower knows what is meant. The tower runs once for each picture
-    and its regions, and has to train, all of it or an adapter's part.
+    Nothing is added to the sequence; every state of the tower knows what is meant, but not which region is which. The
+    tower runs once for each picture and its regions, and should train, too; the embedding learns behind a frozen one.
     """
 
     point_side: float = 0.1

@@ -1,10 +1,10 @@
 """Regions as tokens made of the backbone's own features. No torch here."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 from mmembed.errors import InputError
-from mmembed.models.settings.regions.base import RegionEncoderSettings
+from mmembed.models.settings.regions.base import RegionEncoderSettings, from_root
 
 if TYPE_CHECKING:
     from mmembed.models.backbone import Backbone
@@ -73,6 +73,10 @@ class MaskPool(RegionEncoderSettings):
             raise InputError(
                 "regions.point_side", expected="above 0 and at most 1", got=self.point_side, remedy="0.1 is usual"
             )
+
+    def saved(self) -> Self:
+        """See :meth:`RegionEncoderSettings.saved`."""
+        return replace(self, sam=from_root(self.sam))
 
     def preparer(self) -> "RegionPreparer":
         """See :meth:`RegionEncoderSettings.preparer`."""

@@ -1,12 +1,11 @@
 """VIRTUE's regions: tokens of a frozen SAM 2. No torch here."""
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from mmembed.errors import InputError
 from mmembed.models.settings.backbones import DType
-from mmembed.models.settings.regions.base import RegionEncoderSettings
+from mmembed.models.settings.regions.base import RegionEncoderSettings, from_root
 
 if TYPE_CHECKING:
     from mmembed.models.backbone import Backbone
@@ -75,10 +74,8 @@ class Sam2Regions(RegionEncoderSettings):
             raise InputError("regions.cache_mb", expected="at least 0", got=self.cache_mb, remedy="0 keeps none")
 
     def saved(self) -> Self:
-        """See :meth:`RegionEncoderSettings.saved`; a checkpoint on this machine is named from its root."""
-        if self.checkpoint is None or not Path(self.checkpoint).exists():
-            return self
-        return replace(self, checkpoint=str(Path(self.checkpoint).resolve()))
+        """See :meth:`RegionEncoderSettings.saved`."""
+        return replace(self, checkpoint=from_root(self.checkpoint))
 
     def preparer(self) -> "RegionPreparer":
         """See :meth:`RegionEncoderSettings.preparer`."""
