@@ -2,11 +2,13 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
@@ -41,16 +43,20 @@ def serve(options: argparse.Namespace) -> None:
     )  # fmt: skip
     from mmembed.serve.page import Page
 
-    page = Page(searcher, instructions)
-    address = page.launch(host=options.host, port=options.port, share=options.share)
-    for note in searcher.notes:
-        print(f"otherwise than when the index was made: {note}", file=sys.stderr)
-    print(f"open {address} (Ctrl+C stops it)", flush=True)
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        page.blocks.close(verbose=False)
+    with TemporaryDirectory(prefix="mmembed-app-") as uploads:
+        # gradio leaves what people gave behind in a folder of its own
+        os.environ["GRADIO_TEMP_DIR"] = uploads
+        page = Page(searcher, instructions)
+        address = page.launch(host=options.host, port=options.port, share=options.share)
+        for note in searcher.notes:
+            print(f"otherwise than when the index was made: {note}", file=sys.stderr)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        print(f"open {address} (Ctrl+C stops it)", flush=True)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            page.blocks.close(verbose=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -57,7 +57,7 @@ def words(camera: Camera) -> None:
 def region(camera: Camera) -> None:
     """A box finds the same object elsewhere."""
     x0, y0, x1, y1 = camera.give(PICTURE)[1]
-    camera.page.get_by_label("box: two corners").check()
+    camera.page.get_by_label("box", exact=True).check()
     camera.click(x0 - 0.5, y0 - 0.5)
     camera.click(x1 - 0.5, y1 - 0.5)
     camera.search()

@@ -7,7 +7,7 @@ each of its regions, the regions of an item in one shard with it.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,6 +29,9 @@ BLOCK_ROWS = 512
 """Rows embedded in one call: enough to sort by length, few enough for the bar to move."""
 NAMES = ("model", "input", "about")
 """What a run calls things, and what it tells its readers: two runs may differ in them."""
+
+PLACES = ("table", "media_root")
+"""Told for readers; nothing depends on them."""
 
 Encode: TypeAlias = Callable[[Sequence[Item]], Tensor]
 """Embeds items: ``[N, D]`` in their order."""
@@ -65,6 +68,9 @@ class Origin:
     def __post_init__(self) -> None:
         if self.shard_rows < 1:
             raise InputError("shard_rows", expected="1 or more", got=self.shard_rows, remedy="4096 is the default")
+
+
+_REQUIRED = {f.name for f in fields(Origin) if f.default is MISSING and f.default_factory is MISSING} | {"shards"}
 
 
 @dataclass(frozen=True)
@@ -223,15 +229,20 @@ def read_manifest(directory: Path | str) -> dict[str, Any]:
     """What a folder says of itself: its origin, and its shards.
 
     Raises:
-        InputError: there is none, or it cannot be read.
+        InputError: there is none, it cannot be read, or it is of something else.
     """
     path = Path(directory) / MANIFEST
     if not path.is_file():
         raise InputError(path, expected="a manifest", got="no such file", remedy="name a folder of scripts/embed.py")
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        told: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(path, expected="a manifest", got=error, remedy="embed the table again") from error
+    missing = sorted(_REQUIRED - set(told)) if isinstance(told, dict) else ["everything"]
+    if missing:
+        got = f"a file without {', '.join(missing)}"
+        raise InputError(path, expected="a manifest of scripts/embed.py", got=got, remedy="name another folder")
+    return dict(told)
 
 
 def plan_shards(rows: int, shard_rows: int, starts: Sequence[int] | None = None) -> list[Shard]:
@@ -266,10 +277,23 @@ def _differences(there: Mapping[str, Any], wanted: Origin) -> list[str]:
 
 
 def _refuse_other(manifest: Path, there: Mapping[str, Any], wanted: Origin) -> None:
-    for name in _differences(there, wanted):
+    # last what follows from other things, which say more
+    for name in sorted(_differences(there, wanted), key=lambda name: name in ("rows", "settings")):
+        old, new = there.get(name, "none"), getattr(wanted, name)
+        if name == "settings" and (found := _setting_that_differs(there.get("about") or {}, wanted.about)):
+            name, old, new = found
         raise InputError(
             f"{manifest}: {name}",
-            expected=f"{there.get(name, 'none')} (of model '{there['model']}' and input '{there['input']}')",
-            got=f"{getattr(wanted, name)} (of model '{wanted.model}' and input '{wanted.input}')",
+            expected=f"{old} (of model '{there['model']}' and input '{there['input']}')",
+            got=f"{new} (of model '{wanted.model}' and input '{wanted.input}')",
             remedy="choose another --output, or replace it with --overwrite",
         )
+
+
+def _setting_that_differs(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first setting that differs by name, of those that a folder tells: a fingerprint says nothing to people."""
+    old, new = (about | about.get("identity", {}) for about in (dict(there), dict(wanted)))
+    for name in sorted((old.keys() | new.keys()) - {"identity", *PLACES}):
+        if old.get(name) != new.get(name):
+            return name, old.get(name, "none"), new.get(name, "none")
+    return None

@@ -12,19 +12,21 @@ from mmembed.items import Image, Region
 from mmembed.items.media import IMAGE_SUFFIXES
 from mmembed.media.images import open_image
 from mmembed.media.settings import MediaSettings
-from mmembed.models.sam2.predict import has_sam, predict_masks
+from mmembed.models.sam2.predict import has_sam
 from mmembed.serve.canvas import Canvas
 from mmembed.serve.query import Query, Tool
 from mmembed.serve.search import Hit, Searcher
 
+FOR_TABLES = "leave the row out"
+"""In remedies for files of a table; who gave a file gives another."""
+
 
 def plain(error: InputError, source: object) -> InputError:
-    """The complaint without the folder of the uploaded ``source`` and the query's number, of which there is one."""
+    """The complaint for who gave ``source``: without its folder here, the number of the query and words of tables."""
     folder = f"{Path(source).parent}/" if isinstance(source, str | Path) else "\0"
     where, got = (words.replace(folder, "") for words in (error.where, error.got))
-    return type(error)(
-        where.removeprefix("item 0: "), expected=error.expected, got=got, remedy=error.remedy
-    )  # fmt: skip
+    remedy = "give another file" if FOR_TABLES in error.remedy else error.remedy
+    return type(error)(where.removeprefix("item 0: "), expected=error.expected, got=got, remedy=remedy)
 
 
 class Desk:
@@ -39,6 +41,7 @@ class Desk:
         self.searcher, self.instructions = searcher, instructions
         backbone: Any = searcher.model.settings.backbone
         self.media: MediaSettings = backbone.media
+        self.has_regions = searcher.model.settings.regions is not None
         self.has_sam = has_sam(searcher.model)
 
     @staticmethod
@@ -68,6 +71,16 @@ class Desk:
         x, y = place
         return query.clicked(tool, *Canvas(query.size).to_picture(x, y))
 
+    def dragged(self, query: Query, corners: Sequence[float]) -> Query:
+        """The query with a box that was dragged on the drawing from one corner to the opposite one.
+
+        Raises:
+            InputError: as :meth:`Query.boxed`.
+        """
+        x0, y0, x1, y1 = corners
+        canvas = Canvas(query.size)
+        return query.boxed(canvas.to_picture(x0, y0), canvas.to_picture(x1, y1))
+
     def drawn(self, query: Query, layers: Sequence[Picture]) -> Query:
         """The query with what was painted over its picture; as it was if nothing is."""
         mask = Canvas(query.size).mask_of(layers)
@@ -96,5 +109,5 @@ class Desk:
             return []
         if region is None or region.mask is not None or not self.has_sam or not isinstance(query.medium, Image):
             return [shown]
-        found = predict_masks(self.searcher.model, replace(query.medium, regions=(region,)))
+        found = self.searcher.masks(replace(query.medium, regions=(region,)))
         return [*(Region(mask=one.mask.numpy()) for one in found if one.mask.any()), shown]

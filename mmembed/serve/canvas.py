@@ -12,6 +12,8 @@ from mmembed.items import Region
 
 SIDE_PX = 560
 """Longest side on the page."""
+POINT_ZOOM = 2
+"""How much larger a point is drawn than on a thumbnail, where nobody has to find it again."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,18 @@ class Canvas:
         how = resampling.NEAREST if self._scale >= 1 else resampling.LANCZOS
         shown = picture.convert("RGB").resize(self.shown_size, how)
         for region in regions:
-            draw_region(shown, region, self._scale)
+            if region.points:
+                self._draw_points(shown, region)
+            else:
+                draw_region(shown, region, self._scale)
         return shown
+
+    def _draw_points(self, shown: Picture, region: Region) -> None:
+        width, height = shown.size
+        small = PIL.Image.new("RGBA", (-(-width // POINT_ZOOM), -(-height // POINT_ZOOM)), (0, 0, 0, 0))
+        draw_region(small, region, self._scale / POINT_ZOOM)
+        dots = small.resize((small.width * POINT_ZOOM, small.height * POINT_ZOOM), PIL.Image.Resampling.BICUBIC)
+        shown.paste(dots, (0, 0), dots)
 
     def to_picture(self, x: float, y: float) -> tuple[float, float]:
         """The place in the picture under a pixel of the page: its middle, which never leaves the picture."""

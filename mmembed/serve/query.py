@@ -8,9 +8,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from mmembed.errors import InputError
-from mmembed.items import Box, Image, Item, Media, Page, Point, Region, Video
+from mmembed.items import Box, Image, ImageSource, Item, Media, Page, Point, Region, Video, VideoSource
 from mmembed.media.images import open_image
 from mmembed.media.settings import MediaSettings
+from mmembed.media.sources import source_name
 
 Tool: TypeAlias = Literal["inside", "outside", "box", "draw"]
 """What a click means: a point of the object, a point that is not of it, a corner of a box; or a brush is used."""
@@ -48,6 +49,15 @@ class Marks:
     def shown(self) -> Region | None:
         """The region, or the corner that is there of it."""
         return self.region if self.corner is None else Region(points=((*self.corner, 1),))
+
+    @property
+    def in_words(self) -> str:
+        """What is marked, e.g. ``2 points``; nothing of a box that has one corner only."""
+        if self.points:
+            return "a point" if len(self.points) == 1 else f"{len(self.points)} points"
+        if self.mask is not None:
+            return "a drawing"
+        return "" if self.box is None else "a box"
 
     def clicked(self, tool: Tool, x: float, y: float) -> "Marks":
         """With a click; marks of another kind go.
@@ -135,6 +145,15 @@ class Query:
         self._check_picture()
         return self._with_marks(self.marks.clicked(tool, x, y))
 
+    def boxed(self, first: tuple[float, float], second: tuple[float, float]) -> "Query":
+        """With a box between two opposite corners in the picture, in its own pixels, in whatever order they come.
+
+        Raises:
+            InputError: there is no picture, or the corners lie in one row or column.
+        """
+        self._check_picture()
+        return self._with_marks(Marks(box=_box(first, second)))
+
     def drawn(self, mask: np.ndarray) -> "Query":
         """With a mask drawn over the picture, bool ``[H, W]`` of its size; an empty one is none.
 
@@ -161,6 +180,21 @@ class Query:
     def with_instruction(self, text: str) -> "Query":
         """With an instruction of the person's own; empty for none."""
         return replace(self, instruction=text.strip())
+
+    @property
+    def in_words(self) -> str:
+        """What is asked, as it stands over its answer."""
+        said = f"“{self.words.strip()}”" if self.words.strip() else ""
+        match self.medium:
+            case None:
+                return said
+            case Page(source, number):
+                medium = f"page {number} of {_file_name(source)}"
+            case _:
+                medium = _file_name(self.medium.source)
+        if self.marks.region is not None:
+            medium = f"{self.marks.in_words} in {medium}"
+        return f"{medium} and {said}" if said else medium
 
     def told(self, text: str, usual: Mapping[str, str]) -> "Query":
         """With the instruction as it stands in its field, which may still show the usual one of another kind."""
@@ -205,12 +239,16 @@ class Query:
             raise InputError("region", expected="a picture to mark it in", got="none", remedy="give a picture first")
 
 
+def _file_name(source: ImageSource | VideoSource) -> str:
+    return Path(source).name if isinstance(source, str | Path) else source_name(source)
+
+
 def _box(first: tuple[float, float], second: tuple[float, float]) -> Box:
     """The box between two opposite corners, in whatever order they come."""
     (x0, x1), (y0, y1) = (sorted(pair) for pair in zip(first, second, strict=True))
     if x0 == x1 or y0 == y1:
         raise InputError(
             "box", expected="corners in different rows and columns", got=f"{first} and {second}",
-            remedy="click on the opposite corner",
+            remedy="choose the opposite corner",
         )  # fmt: skip
     return (x0, y0, x1, y1)

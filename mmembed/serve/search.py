@@ -1,6 +1,7 @@
 """Searches the embeddings of an item table with the model that made them, exactly."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -12,12 +13,12 @@ from mmembed.files import file_fingerprint, fingerprint
 from mmembed.index.embedding_store import Vectors, read_manifest, read_vectors
 from mmembed.index.region_rows import WHOLE, with_region
 from mmembed.index.topk import top_k
-from mmembed.items import Item
+from mmembed.items import Image, Item
 from mmembed.models.embedder import Embedder
 from mmembed.models.identity import identity
+from mmembed.models.sam2.predict import predict_masks
+from mmembed.models.sam2.sam import SamMask
 
-MAX_HITS = 200
-"""More are no page that a person reads."""
 _ELSEWHERE = ("device", "code")
 _LIBRARY = "library."
 
@@ -99,7 +100,7 @@ class Index:
 
 
 class Searcher:
-    """A model and an index that belong together. One search runs at a time, whoever asks.
+    """A model and an index that belong together. The model works for one caller at a time, whoever asks.
 
     Args:
         model: that made the index.
@@ -127,21 +128,37 @@ class Searcher:
         return cls(Embedder.from_pretrained(model, **options), index)
 
     def search(self, query: Item, k: int) -> list[Hit]:
-        """The ``k`` best items, best first, an item by its best vector; among equal scores the earlier vector.
+        """The ``k`` best items of one query, as :meth:`search_all`."""
+        return self.search_all([query], k)[0]
+
+    def search_all(self, queries: Sequence[Item], k: int) -> list[list[Hit]]:
+        """The ``k`` best items of each query, best first; all items where ``k`` is more than there are.
+
+        An item counts by its best vector; among equal scores the earlier vector is first.
 
         Raises:
-            InputError: a query that the model cannot embed, or a ``k`` out of range.
+            InputError: a query that the model cannot embed, or a ``k`` below 1.
         """
-        if not 1 <= k <= MAX_HITS:
-            raise InputError("results", expected=f"1 to {MAX_HITS}", got=k, remedy="choose a number between")
+        if k < 1:
+            raise InputError("results", expected="1 or more", got=k, remedy="ask for at least one")
+        if not queries:
+            return []
         with self._one_at_a_time:
-            embedded = self.model.encode(query, side="query")
+            embedded = self.model.encode(queries, side="query")
         vectors = self.index.vectors
         # so many vectors hold at least k items
         enough = min(len(vectors.ids), k * self.index.most_vectors)
         scores, rows = top_k(embedded, vectors.embeddings, enough)
+        return [self._hits(*found, k) for found in zip(scores.tolist(), rows.tolist(), strict=True)]
+
+    def masks(self, image: Image) -> list[SamMask]:
+        """What the model's SAM takes the regions of a picture for, as :func:`predict_masks`."""
+        with self._one_at_a_time:
+            return predict_masks(self.model, image)
+
+    def _hits(self, scores: list[float], rows: list[int], k: int) -> list[Hit]:
         hits: dict[int, Hit] = {}
-        for score, row in zip(scores[0].tolist(), rows[0].tolist(), strict=True):
+        for score, row in zip(scores, rows, strict=True):
             at = self.index.item_of(row)
             if at not in hits and len(hits) < k:
                 hits[at] = self._hit(at, row, score)

@@ -16,11 +16,12 @@ NOTES = "Otherwise than when the index was made; scores may differ in the last d
 SIDE_PX = 224
 
 
-def results(hits: Sequence[Hit], media: MediaSettings) -> str:
-    """The hits, best first, each with its pictures and its score."""
+def results(hits: Sequence[Hit], media: MediaSettings, *, asked: str, num_items: int) -> str:
+    """The hits, best first, each with its pictures and its score, under what was asked of how many."""
     thumbnails = _thumbnails(media)
     cards = "".join(_card(place, hit, thumbnails) for place, hit in enumerate(hits, start=1))
-    return f'<ol class="hits" aria-label="results">{cards}</ol>'
+    head = f'<p class="asked" role="status">{len(hits)} of {num_items:,} items for {escape(asked)}</p>'
+    return f'{head}<ol class="hits" aria-label="results">{cards}</ol>'
 
 
 def preview(item: Item, media: MediaSettings) -> str:
@@ -39,7 +40,7 @@ def said(words: str) -> str:
 
 def warning(error: InputError) -> str:
     """What is wrong with what was given, as a person reads it."""
-    told = f"Expected {error.expected}, got {error.got}."
+    told = _sentence(f"expected {error.expected}, got {error.got}")
     return (
         f'<div class="warning" role="alert"><strong>{escape(error.where)}</strong>'
         f"<p>{escape(told)}</p><p>{escape(_sentence(error.remedy))}</p></div>"
@@ -130,4 +131,4 @@ def _thumbnails(media: MediaSettings) -> Thumbnails:
 
 
 def _sentence(words: str) -> str:
-    return f"{words[:1].upper()}{words[1:]}."
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}."

@@ -3,6 +3,7 @@
 The query is a picture of the index with an object of it marked: whatever the weights, its own vector is the nearest.
 """
 
+import base64
 import os
 import re
 import shutil
@@ -59,7 +60,8 @@ def serve(folder):
 
     def start(model="model", index="index"):
         log = (folder / f"{model}.log").open("w")
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "tmp")}
+        (folder / "tmp").mkdir(exist_ok=True)
         done = subprocess.Popen(
             command(folder, model, index, free_port()), env=environment, stdout=subprocess.PIPE, stderr=log, text=True
         )
@@ -75,6 +77,7 @@ def serve(folder):
         done.wait(timeout=30)
         done.stdout.close()
         log.close()
+    assert list((folder / "tmp").glob("**/*.*")) == [], "uploads are left behind"
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +148,54 @@ def click(page, x, y):
     expect(shown).not_to_have_attribute("src", before)
 
 
+def drag(page, *corners):
+    """Drag on the picture from one of its pixels to another, and wait until the box is drawn."""
+    shown = page.locator("#picture img")
+    before, box = shown.get_attribute("src"), shown.bounding_box()
+    (x0, y0), (x1, y1) = (
+        (box["x"] + (x + 0.5) * box["width"] / 56, box["y"] + (y + 0.5) * box["height"] / 28) for x, y in corners
+    )
+    page.mouse.move(x0, y0)
+    page.mouse.down()
+    page.mouse.move(x1, y1, steps=4)
+    expect(page.locator("#drag-frame")).to_have_count(1)
+    page.mouse.up()
+    expect(page.locator("#drag-frame")).to_have_count(0)
+    expect(shown).not_to_have_attribute("src", before)
+
+
+def paint(page):
+    """Paint a stroke through the middle of the picture."""
+    canvas = page.locator("#editor canvas").first
+    canvas.wait_for()
+    # the editor says neither when it can be painted on nor when its server knows
+    page.wait_for_timeout(2000)
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 30, y)
+    page.mouse.down()
+    page.mouse.move(x + 30, y, steps=6)
+    page.mouse.up()
+    page.wait_for_timeout(1000)
+
+
+def send(page, event, path):
+    """Drop a file on the page, or paste it."""
+    page.evaluate(
+        """([event, name, data]) => {
+            const files = new DataTransfer();
+            const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+            files.items.add(new File([bytes], name, { type: "image/png" }));
+            const common = { bubbles: true, cancelable: true };
+            document.querySelector("#results").dispatchEvent(
+                event === "drop"
+                    ? new DragEvent("drop", { ...common, dataTransfer: files })
+                    : new ClipboardEvent("paste", { ...common, clipboardData: files }));
+        }""",
+        [event, path.name, base64.b64encode(path.read_bytes()).decode()],
+    )
+
+
 def search(page):
     page.locator("#search").click()
 
@@ -169,7 +220,7 @@ def test_a_box_around_an_object_finds_its_picture_first_and_says_which_object(pa
     x0, y0, x1, y1 = items[PICTURE].content[0].regions[number - 1].box
     upload_picture(page, items)
     expect(instruction(page)).to_have_value("represent the image")
-    choose(page, "box: two corners")
+    choose(page, "box")
 
     click(page, x1 - 1, y0)
     click(page, x0, y1 - 1)
@@ -183,6 +234,51 @@ def test_a_box_around_an_object_finds_its_picture_first_and_says_which_object(pa
     assert page.locator(".hits li").count() == 12
     scores = [float(score) for score in page.locator(".hits .score").all_inner_texts()]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_a_box_is_dragged_and_taken_back_in_one_go(page, items):
+    x0, y0, x1, y1 = items[PICTURE].content[0].regions[0].box
+    upload_picture(page, items)
+    bare = page.locator("#picture img").get_attribute("src")
+    choose(page, "box")
+
+    # a corner that was clicked before is none of the dragged box
+    click(page, 50, 2)
+    drag(page, (x0, y1 - 1), (x1 - 1, y0))
+    search(page)
+
+    expect(first_hit(page, PICTURE).locator(".object")).to_have_text("object 1")
+    expect(page.locator(".asked")).to_have_text(f"12 of 18 items for a box in {PICTURE.removeprefix('picture-')}.png")
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+z")
+    expect(page.locator("#picture img")).to_have_attribute("src", bare)
+
+
+def test_a_place_is_marked_with_the_keyboard_alone(page, items):
+    upload_picture(page, items)
+    bare = page.locator("#picture img").get_attribute("src")
+
+    page.locator("#picture button").focus()
+    for key in ("ArrowLeft", "ArrowLeft", "ArrowUp", "Enter"):
+        page.keyboard.press(key)
+
+    expect(page.locator("#picture img")).not_to_have_attribute("src", bare)
+    expect(instruction(page)).to_have_value("what is here ?")
+
+
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_a_file_dropped_anywhere_or_pasted_takes_the_place_of_the_one_before(page, items, event):
+    upload_picture(page, items)
+    click(page, 10, 10)
+    marked = page.locator("#picture img").get_attribute("src")
+
+    send(page, event, Path(items["picture-00004"].content[0].source))
+
+    expect(page.locator("#file")).to_contain_text("00004")
+    expect(page.locator("#picture img")).not_to_have_attribute("src", marked)
+    expect(instruction(page)).to_have_value("represent the image")
+    search(page)
+    first_hit(page, "picture-00004")
 
 
 def test_a_picture_a_clip_and_a_page_find_themselves_and_are_shown(page, folder, items):
@@ -203,6 +299,11 @@ def test_a_picture_a_clip_and_a_page_find_themselves_and_are_shown(page, folder,
     page.get_by_label("Page of the PDF").fill("2")
     page.keyboard.press("Enter")
     expect(instruction(page)).to_have_value("represent the page")
+    for number, words in (("0", "Pages are counted from 1."), ("99", "Expected a page from 1 to 3, got 99.")):
+        page.get_by_label("Page of the PDF").fill(number)
+        warned(page, words)
+    page.get_by_label("Page of the PDF").fill("2")
+    expect(page.locator("#message [role=alert]")).to_have_count(0)
     search(page)
     # the page that the model sees is drawn at more dots an inch than those of the gallery
     expect(page.locator(".hits li")).to_have_count(12)
@@ -236,22 +337,19 @@ def test_enter_searches_escape_clears_and_control_z_takes_back_a_click(page, ite
 def test_a_mask_that_is_painted_is_searched_with(page, items):
     upload_picture(page, items)
     choose(page, "draw over it")
-    canvas = page.locator("#editor canvas").first
-    canvas.wait_for()
-    page.wait_for_timeout(2000)
-    box = canvas.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x - 30, y)
-    page.mouse.down()
-    page.mouse.move(x + 30, y, steps=6)
-    page.mouse.up()
-    page.wait_for_timeout(1000)
+    paint(page)
     search(page)
 
     expect(page.locator(".hits li")).to_have_count(12)
     expect(instruction(page)).to_have_value("what is here ?")
     choose(page, "point on it")
-    page.locator("#picture img").wait_for()
+    marked = page.locator("#picture img").get_attribute("src")
+    choose(page, "draw over it")
+    paint(page)
+    page.keyboard.press("Escape")
+    expect(instruction(page)).to_have_value("represent the image")
+    choose(page, "point on it")
+    expect(page.locator("#picture img")).not_to_have_attribute("src", marked)
 
 
 def test_what_is_wrong_is_said_in_words(page, tmp_path, items):
@@ -270,7 +368,7 @@ def test_what_is_wrong_is_said_in_words(page, tmp_path, items):
     page.keyboard.press("Escape")
 
     upload_picture(page, items)
-    choose(page, "box: two corners")
+    choose(page, "box")
     click(page, 5, 5)
     search(page)
     warned(page, "Expected two corners, got one.")
@@ -297,6 +395,17 @@ def test_an_instruction_of_ones_own_is_kept_and_the_number_of_results_is_chosen(
     expect(instruction(page)).to_have_value("name the animal")
 
 
+def test_an_instruction_that_was_emptied_stays_empty(page):
+    page.get_by_label("Words").fill("a red circle")
+    expect(instruction(page)).to_have_value("find the image :")
+
+    instruction(page).fill("")
+    search(page)
+
+    expect(page.locator(".hits li")).to_have_count(12)
+    expect(instruction(page)).to_have_value("")
+
+
 def test_facts_of_model_and_index_are_there(page, folder):
     page.get_by_text("Model and index").click()
 
@@ -312,18 +421,18 @@ def test_every_control_has_a_name(page, items):
     for role, name in [
         ("textbox", "Words"),
         *(("button", name) for name in ("Search", "Clear query", "Undo mark")),
-        *(("radio", name) for name in ("point on it", "point not on it", "box: two corners", "draw over it")),
+        *(("radio", name) for name in ("point on it", "point not on it", "box", "draw over it")),
     ]:
         expect(page.get_by_role(role, name=name, exact=True)).to_have_count(1)
     expect(page.get_by_role("textbox", name=re.compile("^Instruction"))).to_have_count(1)
     assert page.locator("#picture img").get_attribute("alt")
 
 
-def test_nothing_is_wider_than_a_narrow_window(open_page, address, items):
+def test_in_a_narrow_window_nothing_is_wider_and_the_answer_comes_into_sight(open_page, address, items):
     page = open_page(address, width=420)
     upload_picture(page, items)
     search(page)
-    first_hit(page, PICTURE)
+    expect(first_hit(page, PICTURE).locator("img")).to_be_in_viewport()
 
     assert page.evaluate("document.documentElement.scrollWidth") <= 420
 
@@ -350,6 +459,7 @@ def test_a_model_without_a_region_encoder_says_why_nothing_can_be_marked(serve, 
 
     expect(page.locator("#no-regions")).to_contain_text("has no region encoder")
     expect(page.locator("#tool")).to_have_count(0)
+    page.locator("#picture img").click()
     search(page)
     expect(page.locator(".hits blockquote")).to_have_count(2)
 

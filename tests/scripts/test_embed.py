@@ -125,8 +125,8 @@ def test_a_model_that_moved_is_still_the_same(model, table, tmp_path, capsys):
 @pytest.mark.parametrize(
     "more, field",
     [
-        (["--instruction", "Other."], "settings"),
-        (["--side", "query"], "settings"),
+        (["--instruction", "Other."], "instruction"),
+        (["--side", "query"], "side"),
         (["--shard-rows", "5"], "shard_rows"),
     ],
 )

@@ -101,8 +101,11 @@ def test_plain_and_region_indexed_folders_do_not_mix(model, table, tmp_path, cap
     run(model, table, tmp_path / "out")
 
     assert main(["--model", str(model), "--input", str(table), "--output", str(tmp_path / "out")]) == 2
-    assert "choose another --output, or replace it with --overwrite" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "manifest.json: regions: expected True (of model" in error
+    assert "choose another --output, or replace it with --overwrite" in error
     assert run(model, table, tmp_path / "out", "--region-instruction", "Other.") == 2
+    assert "manifest.json: region_instruction: expected None (of model" in capsys.readouterr().err
 
 
 def test_overwrite_replaces_another_folder_and_leaves_an_equal_one(model, table, tmp_path, capsys):

@@ -59,6 +59,14 @@ def test_a_box_clicked_on_the_page_finds_the_object_in_its_own_picture(desk, dra
     assert (hit.id, hit.region) == ("picture-00002", number)
 
 
+def test_a_box_dragged_on_the_page_is_the_one_in_the_picture(desk, drawn):
+    query = desk.with_file(Query(), drawn, None)
+
+    dragged = desk.dragged(query, [399, 200, 100, -20])
+
+    assert dragged.marks.region.box == pytest.approx((10, 0, 40, 20), abs=0.1)
+
+
 def test_the_drawing_shows_the_marks(desk, drawn):
     query = desk.with_file(Query(), drawn, None)
     plain_drawing = desk.drawing(query)
@@ -93,6 +101,17 @@ def test_a_complaint_about_words_stays_as_it_is():
     error = InputError("item 0: item", expected="x", got="y", remedy="z")
 
     assert str(plain(error, None)) == "item: expected x, got y; z"
+
+
+def test_who_gave_a_broken_file_is_not_told_to_change_a_table(desk, tmp_path):
+    (tmp_path / "notes.png").write_text("no picture")
+
+    with pytest.raises(InputError) as told:
+        desk.with_file(Query(), str(tmp_path / "notes.png"), None)
+
+    error = plain(told.value, str(tmp_path / "notes.png"))
+    assert (error.where, error.remedy) == ("notes.png", "give another file")
+    assert str(tmp_path) not in str(error)
 
 
 def test_a_click_after_the_first_encodes_no_picture(sam_desk, drawn):

@@ -37,6 +37,16 @@ def test_what_is_drawn_lies_where_the_region_is():
     assert coloured.max(axis=0).tolist() == pytest.approx([149, 199], abs=1)
 
 
+def test_a_point_is_drawn_around_its_place_and_large_enough_to_be_found():
+    picture = PIL.Image.new("RGB", (56, 28), (255, 255, 255))
+
+    drawn = np.asarray(Canvas((56, 28)).draw(picture, [Region(points=((20, 10, 1),))]))
+
+    coloured = np.argwhere((drawn != 255).any(axis=2))
+    assert coloured.mean(axis=0).tolist() == pytest.approx([100, 200], abs=1.5)
+    assert (np.ptp(coloured, axis=0) >= 20).all()
+
+
 def test_a_painted_layer_is_a_mask_of_the_picture():
     layer = PIL.Image.new("RGBA", (560, 280), (0, 0, 0, 0))
     layer.paste((230, 0, 150, 255), (100, 50, 200, 150))

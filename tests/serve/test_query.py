@@ -61,6 +61,17 @@ def test_a_box_has_two_corners_in_any_order(asked):
         half.clicked("box", 40, 3)
 
 
+def test_a_dragged_box_is_one_change_whatever_was_begun_before(asked):
+    dragged = asked.clicked("box", 1, 1).boxed((40, 20), (10, 5))
+
+    assert dragged.marks.region == Region(box=(10, 5, 40, 20))
+    assert dragged.undone().marks.corner == (1, 1)
+    with pytest.raises(InputError, match="expected corners in different rows and columns"):
+        asked.boxed((3, 3), (9, 3))
+    with pytest.raises(InputError, match="expected a picture to mark it in"):
+        Query(words="red").boxed((1, 1), (2, 2))
+
+
 def test_marks_of_another_kind_replace_those_before(asked):
     boxed = asked.clicked("inside", 5, 5).clicked("box", 1, 1).clicked("box", 9, 9)
 
@@ -124,6 +135,19 @@ def test_a_hundred_and_one_clicks_are_too_many(asked):
 
     with pytest.raises(InputError, match="at most 100 points, got 101; draw them as a mask"):
         marked.clicked("inside", 1, 1)
+
+
+def test_what_is_asked_is_told_in_words_without_the_folders_of_files(asked):
+    assert Query(words=" red ").in_words == "“red”"
+    assert asked.in_words == "p.png"
+    assert asked.with_words("but blue").in_words == "p.png and “but blue”"
+    assert asked.clicked("inside", 1, 1).in_words == "a point in p.png"
+    assert asked.clicked("inside", 1, 1).clicked("outside", 2, 2).in_words == "2 points in p.png"
+    assert asked.boxed((1, 1), (2, 2)).with_words("this").in_words == "a box in p.png and “this”"
+    assert asked.drawn(np.ones((28, 56), dtype=bool)).in_words == "a drawing in p.png"
+    assert asked.clicked("box", 1, 1).in_words == "p.png"
+    assert Query().with_page("/a/d.pdf", 2).in_words == "page 2 of d.pdf"
+    assert Query().with_clip("/a/c.mp4").in_words == "c.mp4"
 
 
 def test_nothing_asked_is_said():

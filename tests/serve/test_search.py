@@ -149,7 +149,29 @@ def test_a_table_that_is_gone_or_changed_is_refused_and_one_that_moved_is_named(
     assert len(Index(gone, table=folder / "gallery/items.jsonl")) == 10
 
 
-@pytest.mark.parametrize("k", [0, 201])
-def test_a_number_of_results_out_of_range_is_refused(searcher, k):
-    with pytest.raises(InputError, match=f"results: expected 1 to 200, got {k}"):
-        searcher.search(Item.of("red"), k)
+def test_more_results_than_items_are_all_items_and_fewer_than_one_are_refused(searcher):
+    assert len(searcher.search(Item.of("red"), 1000)) == 10
+    with pytest.raises(InputError, match="results: expected 1 or more, got 0"):
+        searcher.search(Item.of("red"), 0)
+
+
+def test_many_queries_at_once_find_what_each_finds_alone(searcher, index):
+    queries = [Item.of("a red circle"), index.table[3][1], index.table[7][1]]
+
+    together = searcher.search_all(queries, 4)
+
+    alone = [searcher.search(query, 4) for query in queries]
+    assert [[(hit.id, hit.region) for hit in hits] for hits in together] == [
+        [(hit.id, hit.region) for hit in hits] for hits in alone
+    ]
+    assert [hit.score for hits in together for hit in hits] == pytest.approx(
+        [hit.score for hits in alone for hit in hits], abs=1e-5
+    )
+    assert searcher.search_all([], 4) == []
+
+
+def test_a_folder_with_another_manifest_is_refused_by_what_it_lacks(tmp_path):
+    for content, lacks in (('{"model": "m"}', "input, input_fingerprint"), ("[1]", "everything")):
+        (tmp_path / "manifest.json").write_text(content)
+        with pytest.raises(InputError, match=f"expected a manifest of scripts/embed.py, got a file without {lacks}"):
+            Index(tmp_path)

@@ -25,11 +25,12 @@ def test_hits_are_a_list_with_scores_pictures_and_the_object_that_was_found(item
         Hit("picture-00001", 0.98765, items["picture-00001"], 2),
         Hit("clip-00000", 0.5, items["clip-00000"], 0),
         Hit("page-00000-1", 0.25, items["page-00000-1"], 0),
-        Hit("<b>", -0.1, Item.of("a < b & c"), 0),
+        Hit("<b>\"'", -0.1, Item.of("a < b & c"), 0),
     ]
 
-    page = read(shown.results(hits, MediaSettings()))
+    page = read(shown.results(hits, MediaSettings(), asked="“<i>red</i>”", num_items=1200))
 
+    assert page.select_one(".asked[role=status]").text == "4 of 1,200 items for “<i>red</i>”"
     cards = page.select("ol[aria-label=results] > li")
     assert [card["data-id"] for card in cards] == [hit.id for hit in hits]
     assert [card.select_one(".score").text for card in cards] == ["0.988", "0.500", "0.250", "-0.100"]
@@ -45,14 +46,15 @@ def test_hits_are_a_list_with_scores_pictures_and_the_object_that_was_found(item
 def test_a_file_that_went_away_spoils_its_own_card_only(items, tmp_path):
     gone = Hit("gone", 0.5, Item.of({"image": tmp_path / "gone.png"}), 0)
 
-    page = read(shown.results([gone, Hit("there", 0.4, items["picture-00000"], 0)], MediaSettings()))
+    hits = [gone, Hit("there", 0.4, items["picture-00000"], 0)]
+    page = read(shown.results(hits, MediaSettings(), asked="a", num_items=2))
 
     assert "gone.png" in page.select_one("li .warning").text
     assert len(page.select("img")) == 1
 
 
 def test_a_warning_says_where_what_and_what_to_do():
-    page = read(shown.warning(InputError("box", expected="two <corners>", got="one", remedy="click again")))
+    page = read(shown.warning(InputError("box", expected="two <corners>", got="one.", remedy="click again")))
 
     assert page.select_one("[role=alert] strong").text == "box"
     assert [p.text for p in page.select("p")] == ["Expected two <corners>, got one.", "Click again."]
