@@ -103,7 +103,8 @@ def read_source(name: str, folder: Path | None = None) -> Source:
     """Read a source: ``about``, ``sets``, and what all sets have in common under ``defaults``; or ``includes``.
 
     ``{name}`` in the defaults stands for the name of each set.
-    ``like: other`` takes the sets of another source, with this one's defaults instead of its own where both speak.
+    ``like: other`` takes the sets of another source, with this one's defaults instead of its own where both speak;
+    options one by one.
 
     Raises:
         InputError: no such source, an unknown field or an unusable value: file, set and field.
@@ -120,7 +121,9 @@ def read_source(name: str, folder: Path | None = None) -> Source:
     defaults = content.pop("defaults", {})
     if like := content.pop("like", None):
         other = load_yaml(folder / f"{like}.yaml")
-        defaults = {**other.get("defaults", {}), **defaults}
+        theirs = other.get("defaults", {})
+        options = {**theirs.get("options", {}), **defaults.get("options", {})}
+        defaults = {**theirs, **defaults, "options": options}
         content = {**content, "sets": {**other["sets"], **content.get("sets", {})}}
     sets = {}
     for set_name, fields in content.get("sets", {}).items():

@@ -17,6 +17,7 @@ from data_prep.converters.published import pairs_of, verbatim
 from data_prep.source import SourceSet
 from mmembed.errors import InputError
 from mmembed.items import Box, Image, Item, Negative, Pair, Region
+from mmembed.media.regions import SLACK_PX, clip_box
 
 TOKEN = "<|image_1|>"
 """Stands in the data for the picture."""
@@ -73,11 +74,10 @@ class _Making:
 
     def _query(self, record: Record) -> Item:
         image = self._within(_image(record, self.media, _region_of(self.row_set)))
-        words = text(record, "qry_text").replace(TOKEN, "")
-        instruction = words.strip()
-        said = self.row_set.options["query"].replace(TOKEN, "")
+        words, said = _published(text(record, "qry_text")), _published(self.row_set.options["query"])
         self.made.note(OTHER_QUERY, words != said)
-        if words == f"\n{instruction}":
+        instruction = words.strip()
+        if words == f" \n{instruction}":
             return Item((image,), instruction, verbatim=False)
         # the row's layout breaks the line before the instruction
         return Item((image,), words, verbatim=False, layout="{media}{instruction}{text}")
@@ -90,11 +90,10 @@ class _Making:
         if region.box is None:
             return image
         x0, y0, x1, y1 = region.box
-        if min(x0, y0, width - x1, height - y1) >= -1:
+        if min(x0, y0, width - x1, height - y1) >= -SLACK_PX:
             return image
         self.made.note(CUT)
-        box = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
-        return Image(image.source, (Region(box=box),))
+        return Image(image.source, (Region(box=clip_box(region.box, width, height)),))
 
     def _swaps(self, captions: list[str]) -> dict[str, dict[str, list[str]]]:
         """The wrong captions by what they change, in the order that the source says."""
@@ -108,6 +107,11 @@ class _Making:
             own = found.setdefault(kind, [])
             own += [caption] if caption not in (right, *own) else []
         return {SWAP: {kind: own for kind, own in found.items() if own}}
+
+
+def _published(words: str) -> str:
+    """What the published parser writes between the picture and the box: two spaces first, and none before a newline."""
+    return f"  {words.replace(TOKEN, '')}".replace(" \n", "\n")
 
 
 def _region_of(row_set: SourceSet) -> str:

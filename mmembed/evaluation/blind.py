@@ -13,9 +13,10 @@ from typing import TypeAlias, TypeVar
 
 import PIL.Image
 
-from mmembed.evaluation.region_forms import REGION_WORDS, cropped, in_form, moved
+from mmembed.evaluation.region_forms import REGION_WORDS, apart, cropped, in_form, moved
 from mmembed.items import Image, Item, Media, Page, Part, Region, Video, source_fingerprint
 from mmembed.media.decode import decode
+from mmembed.media.images import picture_size
 from mmembed.media.regions import without_regions
 from mmembed.media.settings import MediaSettings
 
@@ -121,13 +122,17 @@ def shuffled_region(item: Item, item_id: str, around: Around) -> Item:
 
 
 def wrong_region(item: Item, item_id: str, around: Around) -> Item:
-    """What another item points at in the same picture; where there is none, see :func:`shuffled_region`."""
+    """What another item points at in the same picture, and not nearly in the same place.
+
+    Where nothing does, the region is moved as by :func:`shuffled_region`.
+    """
 
     def swap(place: int, part: Part) -> Part:
         if not isinstance(part, Image) or not part.regions:
             return part
         there = around.regions_of.get(source_fingerprint(part.source), {})
-        others = [regions for name, regions in sorted(there.items()) if name != part.fingerprint()]
+        size = picture_size(part, around.media)
+        others = [regions for _, regions in sorted(there.items()) if apart(part.regions, regions, size)]
         if not others:
             return moved(part, f"region {item_id} {place}", around.media)
         return replace(part, regions=random.Random(f"wrong region {item_id} {place}").choice(others))
@@ -136,7 +141,7 @@ def wrong_region(item: Item, item_id: str, around: Around) -> Item:
 
 
 def crop(item: Item, item_id: str, around: Around) -> Item:
-    """The pictures cut to their regions, nothing around them."""
+    """The pictures cut to their one region, nothing around it."""
     return cropped(item, around.media)
 
 

@@ -42,7 +42,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Answers:
-    """One query and what each run found first: ``None`` where a run has no ranking of it."""
+    """One query and what each run found first."""
 
     query: Example
     found: list[Card]
@@ -66,7 +66,8 @@ def read_runs(
     """The evaluations in some folders, by the names that the grid calls them.
 
     Raises:
-        InputError: no scores there, or scores of another benchmark, or runs that share no task.
+        InputError: no scores there, or scores of another benchmark, or runs that share no task, or of which one was
+            scored on other data or another part of them.
     """
     known = facts or {}
     runs = [Run(name, output, read_scores(output, benchmark), known.get(name, {})) for name, output in outputs.items()]
@@ -74,6 +75,12 @@ def read_runs(
         raise InputError(
             ", ".join(outputs), expected="a task that all of them have", got="none", remedy="evaluate the same tasks"
         )
+    for run, task in ((run, task) for run in runs[1:] for task in shared_tasks(runs)):
+        if _data_of(run, task) != _data_of(runs[0], task):
+            raise InputError(
+                f"{run.name}: {task}", expected=f"the data of {runs[0].name}", got="others, or another part of them",
+                remedy="evaluate all runs on the same",
+            )  # fmt: skip
     return runs
 
 
@@ -151,6 +158,11 @@ def most_disputed(rankings: Sequence[Sequence[Ranking]], most: int, sheet: Conta
         return abs(2 * right - len(rankings))
 
     return sorted(range(len(rankings[0])), key=distance)[:most]
+
+
+def _data_of(run: Run, task: str) -> list[Any]:
+    """Names the data that a task was scored on, and the part of them."""
+    return [run.scores["protocol"]["tasks"][task].get(name) for name in ("revision", "sample")]
 
 
 def _answers(sheet: ContactSheet, rankings: Sequence[Ranking]) -> Answers:

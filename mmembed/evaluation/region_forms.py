@@ -6,6 +6,7 @@ Coordinates are pixels of the original picture, as everywhere in items.
 import io
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
@@ -13,16 +14,19 @@ import numpy as np
 
 from mmembed.errors import InputError
 from mmembed.items import Box, Image, Item, Part, Region
-from mmembed.media.images import open_image
+from mmembed.media.images import open_image, picture_size
 from mmembed.media.regions import clip_box, without_regions
 from mmembed.media.settings import MediaSettings
+from mmembed.models.settings import Crop
 
 RegionForm: TypeAlias = Literal["region", "words", "both", "crop"]
 Size: TypeAlias = tuple[int, int]
 """Width and height in pixels."""
 
-REGION_WORDS = "Referring object bbox: ({x0}, {y0}, {x1}, {y1})"
-"""How the demo of VIRTUE (arXiv:2510.00523) tells a box in words."""
+REGION_WORDS = "\nReferring object bbox: ({x0:.0f}, {y0:.0f}, {x1:.0f}, {y1:.0f})"
+"""How the demo of VIRTUE (arXiv:2510.00523) tells a box in words: a line of its own, and whole pixels."""
+NEAR = 0.5
+"""Regions that share more than this, intersection over union, count as nearly the same place."""
 
 
 def check_region_words(words: str) -> None:
@@ -68,7 +72,11 @@ def in_words(item: Item, words: str, media: MediaSettings) -> Item:
 
 
 def cropped(item: Item, media: MediaSettings) -> Item:
-    """The item with its pictures cut to the smallest box around their regions."""
+    """The item with its pictures cut to their one region, by the rule of :class:`mmembed.models.settings.Crop`.
+
+    Raises:
+        InputError: several regions of a picture, or a point outside.
+    """
     return replace(item, content=tuple(_cut(part, media) for part in item.content))
 
 
@@ -80,20 +88,26 @@ def moved(image: Image, seed: str, media: MediaSettings) -> Image:
         seed: draws where to.
         media: how pictures are decoded.
     """
-    size = open_image(image, media).size
+    size = picture_size(image, media)
     draws = random.Random(seed)
     return replace(image, regions=tuple(_moved(region, size, draws) for region in image.regions))
 
 
 def bounds(region: Region, size: Size) -> Box:
-    """The smallest box around all of a region of a picture of ``size``, in pixels."""
+    """The smallest box around a region of a picture of ``size``, in pixels; of points, around those inside."""
     if region.box is not None:
         return clip_box(region.box, *size)
     if region.mask is not None:
         rows, columns = (np.flatnonzero(region.mask.any(axis)) for axis in (1, 0))
         return (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
-    xs, ys, _ = zip(*region.points, strict=True)
+    inside = [point for point in region.points if point[2]] or region.points
+    xs, ys, _ = zip(*inside, strict=True)
     return clip_box((min(xs), min(ys), max(xs), max(ys)), *size)
+
+
+def apart(some: Sequence[Region], others: Sequence[Region], size: Size) -> bool:
+    """Whether no two regions of a picture of ``size``, one of each list, are nearly the same place."""
+    return all(_overlap(bounds(one, size), bounds(other, size)) <= NEAR for one in some for other in others)
 
 
 def _regions(item: Item) -> list[tuple[Image, Region]]:
@@ -102,25 +116,24 @@ def _regions(item: Item) -> list[tuple[Image, Region]]:
 
 def _told(region: Region, image: Image, media: MediaSettings) -> Box:
     """The box as it was given, which the published strings print digit by digit; else the one around the region."""
-    return region.box if region.box is not None else bounds(region, open_image(image, media).size)
+    return region.box if region.box is not None else bounds(region, picture_size(image, media))
 
 
 def _cut(part: Part, media: MediaSettings) -> Part:
     if not isinstance(part, Image) or not part.regions:
         return part
-    picture = open_image(part, media)
-    around = [bounds(region, picture.size) for region in part.regions]
-    x0, y0 = (math.floor(min(box[side] for box in around)) for side in (0, 1))
-    x1, y1 = (math.ceil(max(box[side] for box in around)) for side in (2, 3))
-    # a point is less than a pixel
-    x0, y0 = min(x0, picture.width - 1), min(y0, picture.height - 1)
+    # torch comes with it, and rows are read without
+    from mmembed.models.region_encoders.crop import CropPreparer
+
     file = io.BytesIO()
-    picture.crop((x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))).save(file, "PNG")
+    CropPreparer(Crop()).redraw(part, open_image(part, media)).save(file, "PNG")
     return Image(file.getvalue())
 
 
 def _moved(region: Region, size: Size, draws: random.Random) -> Region:
-    box = bounds(region, size)
+    # points outside stay in the picture too
+    whole = replace(region, points=tuple((x, y, 1) for x, y, _ in region.points))
+    box = bounds(whole, size)
     x, y = _place(box, size, draws)
     width, height = box[2] - box[0], box[3] - box[1]
     if region.box is not None:
@@ -138,9 +151,11 @@ def _place(box: Box, size: Size, draws: random.Random) -> tuple[float, float]:
     """Where the top left corner of a box goes: whole pixels beside, above or below it; else a corner far from it."""
     x0, y0, x1, y1 = box
     right, bottom = max(0.0, size[0] - (x1 - x0)), max(0.0, size[1] - (y1 - y0))
+    # a point is less than a pixel, and would have room where it is
+    x_step, y_step = max(x1 - x0, 1.0), max(y1 - y0, 1.0)
     strips = [
-        (0.0, x0 - (x1 - x0), 0.0, bottom), (x1, right, 0.0, bottom),
-        (0.0, right, 0.0, y0 - (y1 - y0)), (0.0, right, y1, bottom),
+        (0.0, x0 - x_step, 0.0, bottom), (x0 + x_step, right, 0.0, bottom),
+        (0.0, right, 0.0, y0 - y_step), (0.0, right, y0 + y_step, bottom),
     ]  # fmt: skip
     whole = [(math.ceil(a), math.floor(b), math.ceil(c), math.floor(d)) for a, b, c, d in strips]
     room = [(a, b, c, d) for a, b, c, d in whole if a <= b and c <= d]
@@ -149,6 +164,13 @@ def _place(box: Box, size: Size, draws: random.Random) -> tuple[float, float]:
         return float(draws.randint(a, b)), float(draws.randint(c, d))
     corners = [(x, y) for x in (0.0, right) for y in (0.0, bottom)]
     return max(corners, key=lambda corner: abs(corner[0] - x0) + abs(corner[1] - y0))
+
+
+def _overlap(box: Box, other: Box) -> float:
+    """Intersection over union of two boxes, each of a pixel at least."""
+    (a0, b0, a1, b1), (c0, d0, c1, d1) = ((x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)) for x0, y0, x1, y1 in (box, other))
+    shared = max(0.0, min(a1, c1) - max(a0, c0)) * max(0.0, min(b1, d1) - max(b0, d0))
+    return shared / ((a1 - a0) * (b1 - b0) + (c1 - c0) * (d1 - d0) - shared)
 
 
 def _bad_words(words: str) -> InputError:

@@ -1,8 +1,8 @@
 """How sure a mean over queries is: intervals by the bootstrap, means of groups, and a test between paired runs.
 
-The interval is the percentile bootstrap (Efron and Tibshirani 1993, chapter 13), of queries or of clusters of them; the
-test is the randomisation test
-that flips the sign of each query's difference (Smucker et al. 2007, CIKM). All is a function of values and a seed.
+The interval is the percentile bootstrap (Efron and Tibshirani 1993, chapter 13), of queries or of clusters of them. The
+test is the randomisation test that flips the sign of each query's difference (Smucker et al. 2007, CIKM). All is a
+function of values and a seed.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence

@@ -1,10 +1,7 @@
 """The demo as a person runs it: from nothing to a report, and a second time for free."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 from bs4 import BeautifulSoup
@@ -14,8 +11,8 @@ from data_prep.demo_scenes import Studio, draw_pair
 from mmembed.serve.query import Query
 from mmembed.serve.search import Searcher
 from scripts.embed import main as embed
+from tests.acceptance.running import run_script
 
-ROOT = Path(__file__).resolve().parents[2]
 TASKS = {
     "image_to_caption": {"grey_image"},
     "caption_to_image": {"shuffle_words"},
@@ -31,12 +28,7 @@ TASKS = {
 pytestmark = pytest.mark.acceptance
 
 
-def run_demo(folder, *options):
-    command = [sys.executable, str(ROOT / "scripts/demo.py"), "--data-root", "data", *options]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+run_demo = partial(run_script, "demo.py")
 
 
 def marked_objects_found(folder, tool):

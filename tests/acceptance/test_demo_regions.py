@@ -1,28 +1,20 @@
 """The region demo as a person runs it: every encoder side by side, and roi_replay trained whole."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 from bs4 import BeautifulSoup
 
 from scripts.demo_regions import ENCODERS
+from tests.acceptance.running import run_script
 
-ROOT = Path(__file__).resolve().parents[2]
 TASK = "region_to_label"
 
 pytestmark = pytest.mark.acceptance
 
 
-def run_demo(folder, *options):
-    command = [sys.executable, str(ROOT / "scripts/demo_regions.py"), "--data-root", "data", *options]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+run_demo = partial(run_script, "demo_regions.py")
 
 
 def row_of(folder, encoder):

@@ -150,9 +150,8 @@ def test_each_version_of_the_prompts_writes_its_string(prepared, name):
 
     assert list(map(written, queries("published"))) == list(map(published_query, rows))
     assert list(map(written, queries("region"))) == [f"{IMAGE}\n{FIND}"] * len(rows)
-    assert list(map(written, queries("crop"))) == [f"{IMAGE}\n{FIND}"] * len(rows)
-    told = [f"{IMAGE}\n{FIND}\nReferring object bbox: {corners(row['bbox'])}" for row in rows]
-    assert list(map(written, queries("coordinates"))) == told
+    assert list(map(written, queries("crop"))) == [f"{IMAGE} \n{FIND}"] * len(rows)
+    assert list(map(written, queries("coordinates"))) == list(map(published_query, rows))
     regions = {
         version: [len(item.media[0].regions) for item in queries(version)] for version in ("region", "published")
     }
@@ -267,13 +266,19 @@ def test_what_is_odd_is_counted(media, changes, note, count):
     assert ranked(media, eval_row(**changes)).notes[note] == count
 
 
-def test_a_query_that_is_worded_otherwise_keeps_its_words(media):
-    made = ranked(media, eval_row(qry_text="What is it?"), eval_row(qry_text="<|image_1|>\nWhat is it?"))
-    task = BENCHMARK.tasks["ADE20K"]
+def test_a_query_that_is_worded_otherwise_keeps_its_words_and_their_published_string(media):
+    rows = [eval_row(qry_text=words) for words in (
+        "What is it?", "<|image_1|>\nWhat is it?", "<|image_1|> What is it?", "<|image_1|> \nWhat is it?",
+        "<|image_1|>\nWhat? \nHere.", "<|image_1|>\nWhat is it?\n",
+    )]  # fmt: skip
+    task, made = BENCHMARK.tasks["ADE20K"], ranked(media, *rows)
 
     texts = [written(item) for item in asked(task, "query", made.queries).values()]
+    published = task.worded("published")
+    strings = [shown(published, "query", item, MEDIA) for item in asked(published, "query", made.queries).values()]
 
-    assert texts == [f"{IMAGE}What is it?", f"{IMAGE}\nWhat is it?"]
+    assert texts[:2] == [f"{IMAGE}  What is it?", f"{IMAGE}\nWhat is it?"]
+    assert list(map(written, strings)) == list(map(published_query, rows))
 
 
 def test_a_box_that_leaves_its_picture_is_cut_to_it_and_one_within_a_pixel_is_left(media):

@@ -85,6 +85,17 @@ def test_unknown_names_are_refused_with_the_nearest(tmp_path):
         read_source("bad", tmp_path)
 
 
+def test_a_source_like_another_takes_its_sets_and_each_default_and_option_that_it_does_not_say(tmp_path):
+    first = "sets:\n  A: {rows: 3, options: {own: 1}}\ndefaults:\n  repo: o/n\n  converter: c\n"
+    write(tmp_path, first=f"{first}  options: {{kind: box, words: x}}\n",
+          second="like: first\ndefaults: {converter: d, options: {kind: mask}}\n")  # fmt: skip
+
+    made = read_source("second", tmp_path).sets["A"]
+
+    assert (made.repo, made.converter, made.rows) == ("o/n", "d", 3)
+    assert made.options == {"kind": "mask", "words": "x", "own": 1}
+
+
 def test_every_source_there_is_can_be_read_and_names_converters_that_are_there():
     sets = [row for name in source_names() for source in resolve(name) for row in source.sets.values()]
 

@@ -230,6 +230,16 @@ def test_a_wrong_region_is_what_another_query_points_at_in_the_picture():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("near", [(1, 1, 5, 4), (1.0, 1.0, 4.0, 4.0), (0.5, 1, 4, 4.5)])
+def test_nearly_the_same_place_is_no_wrong_region(near):
+    queries = pointing((1, 1, 4, 4), near)
+    around = Around(MEDIA, queries)
+
+    assert wrong_region(queries["q0"], "q0", around) == shuffled_region(queries["q0"], "q0", around)
+    queries |= {"far": next(iter(pointing((3, 1, 9, 6)).values()))}
+    assert box_of(wrong_region(queries["q0"], "q0", Around(MEDIA, queries))) == (3, 1, 9, 6)
+
+
 def test_a_region_alone_in_its_picture_is_moved_in_it():
     queries = pointing((1, 1, 4, 4))
     around = Around(MEDIA, queries)

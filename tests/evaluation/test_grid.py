@@ -115,6 +115,17 @@ def test_only_tasks_that_all_runs_have_are_laid_beside_each_other(evaluated):
         read_runs(outputs, BENCHMARK)
 
 
+@pytest.mark.parametrize("field", ["revision", "sample"])
+def test_runs_on_other_data_or_another_part_are_not_laid_beside_each_other(evaluated, field):
+    outputs, _ = evaluated
+    scores = json.loads((outputs["poor"] / "scores.json").read_text())
+    scores["protocol"]["tasks"]["shades"][field] = "another"
+    (outputs["poor"] / "scores.json").write_text(json.dumps(scores))
+
+    with pytest.raises(InputError, match="poor: shades: expected the data of good, got others, or another part"):
+        read_runs(outputs, BENCHMARK)
+
+
 def test_the_command_names_runs_by_their_folders_unless_told_otherwise(tmp_path):
     assert named_runs([str(tmp_path / "a"), f"b={tmp_path / 'a'}"]) == {"a": tmp_path / "a", "b": tmp_path / "a"}
     with pytest.raises(InputError, match="a: expected a name for each run, got two of it; write NAME=DIR"):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mmembed.errors import InputError
 from mmembed.evaluation.region_forms import (
     REGION_WORDS,
+    apart,
     bounds,
     check_region_words,
     cropped,
@@ -21,6 +22,8 @@ from mmembed.evaluation.region_forms import (
 from mmembed.items import Image, Item, Region
 from mmembed.media.images import open_image
 from mmembed.media.settings import MediaSettings
+from mmembed.models.region_encoders.crop import CropPreparer
+from mmembed.models.settings import Crop
 
 MEDIA = MediaSettings()
 SIZE = (40, 30)
@@ -56,10 +59,10 @@ def test_words_are_the_published_ones_digit_by_digit():
     assert told.instruction == "Find it."
 
 
-def test_a_mask_and_points_are_told_by_the_box_around_them():
+def test_a_mask_and_points_are_told_by_the_box_around_them_and_points_outside_are_not_in_it():
     told = in_words(a_query(MASK, POINTS), "({x0:.0f} {y0:.0f} {x1:.0f} {y1:.0f})", MEDIA)
 
-    assert told.content[1] == "(5 8 15 20)(10 10 12 18)"
+    assert told.content[1] == "(5 8 15 20)(10 10 10 10)"
 
 
 @pytest.mark.parametrize(
@@ -79,6 +82,10 @@ def test_an_item_without_regions_has_one_form(form):
     assert in_form(item, form, REGION_WORDS, MEDIA) == item
 
 
+def test_words_are_by_default_those_of_the_demo_of_virtue():
+    assert in_words(a_query(BOX), REGION_WORDS, MEDIA).content[1] == "\nReferring object bbox: (4, 6, 14, 16)"
+
+
 def test_words_need_a_place_in_the_layout():
     item = Item((Image(picture(), (BOX,)),), layout="{media}")
 
@@ -86,7 +93,7 @@ def test_words_need_a_place_in_the_layout():
         in_form(item, "words", REGION_WORDS, MEDIA)
 
 
-@pytest.mark.parametrize("region", [BOX, POINTS, MASK])
+@pytest.mark.parametrize("region", [BOX, MASK])
 def test_a_crop_holds_the_pixels_of_its_region_and_no_others(region):
     (cut,) = cropped(a_query(region), MEDIA).media
 
@@ -97,16 +104,18 @@ def test_a_crop_holds_the_pixels_of_its_region_and_no_others(region):
     assert tuple(pixels[-1, -1, :2]) == (int(np.ceil(x1)) - 1, int(np.ceil(y1)) - 1)
 
 
-def test_a_crop_of_one_point_is_a_pixel_also_in_the_last_corner():
-    (cut,) = cropped(a_query(Region(points=((40.0, 30.0, 1),))), MEDIA).media
+@pytest.mark.parametrize("region", [BOX, MASK, Region(points=((10.0, 10.0, 1), (12.0, 18.0, 1)))])
+def test_a_crop_is_what_a_model_that_crops_sees(region):
+    (cut,) = cropped(a_query(region), MEDIA).media
 
-    assert PIL.Image.open(io.BytesIO(cut.source)).size == (1, 1)
+    seen = CropPreparer(Crop()).redraw(Image(picture(), (region,)), picture())
+    assert np.array_equal(np.asarray(PIL.Image.open(io.BytesIO(cut.source))), np.asarray(seen))
 
 
-def test_a_crop_of_several_regions_holds_them_all():
-    (cut,) = cropped(a_query(Region(box=(2, 3, 6, 7)), Region(box=(20, 1, 30, 5))), MEDIA).media
-
-    assert PIL.Image.open(io.BytesIO(cut.source)).size == (28, 6)
+@pytest.mark.parametrize("regions", [(BOX, MASK), (POINTS,)])
+def test_what_no_crop_can_show_is_refused(regions):
+    with pytest.raises(InputError, match=r"expected (one region|points inside), which"):
+        cropped(a_query(*regions), MEDIA)
 
 
 @st.composite
@@ -146,6 +155,26 @@ def test_moved_points_and_masks_keep_their_shape(region):
         rolled = np.roll(there.mask, (int(y0 - v0), int(x0 - u0)), axis=(0, 1))
         assert np.array_equal(rolled, region.mask)
     assert open_image(Image(picture(), (there,)), MEDIA).size == SIZE
+
+
+def test_a_moved_point_is_a_pixel_away_at_least():
+    point = Image(picture((3, 2)), (Region(points=((1.0, 1.0, 1),)),))
+
+    there = {moved(point, f"q{i}", MEDIA).regions[0].points[0][:2] for i in range(40)}
+
+    assert len(there) > 3
+    assert all(max(abs(x - 1), abs(y - 1)) >= 1 for x, y in there)
+
+
+def test_regions_that_share_more_than_half_are_no_two_places():
+    box = [Region(box=(0, 0, 10, 10))]
+
+    assert apart(box, [Region(box=(0, 0, 10, 5))], SIZE)
+    assert not apart(box, [Region(box=(0, 0, 10, 6))], SIZE)
+    assert not apart(box, [Region(box=(20, 20, 30, 30)), Region(box=(1, 0, 10, 10))], SIZE)
+    point = Region(points=((5.0, 5.0, 1),))
+    assert not apart([point], [Region(points=((5.2, 5.0, 1), (30.0, 20.0, 0)))], SIZE)
+    assert apart([point], [Region(points=((7.0, 5.0, 1),))], SIZE)
 
 
 def test_queries_move_their_regions_independently():

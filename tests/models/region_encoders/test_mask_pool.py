@@ -18,29 +18,13 @@ from mmembed.models.sequence import Features, collate
 from mmembed.models.settings import MaskPool, Sam2Scratch
 from tests.cases import WORDS, draw
 from tests.families import FAMILIES, family_settings
-
-MAPPED = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_next", "llava_onevision", "llava", "phi3_v"]
-SIZES = [(168, 112), (112, 280), (196, 196), (301, 97), (60, 84), (33, 35)]
+from tests.regions import MAPPED, SIZES, full_mask, marked, random_mask
 
 
 def pooling(architecture="qwen2_vl", regions=None, **choices):
     settings = replace(family_settings(architecture, **choices), regions=regions or MaskPool(layers=(0, 1, -1)))
     torch.manual_seed(0)
     return Embedder(settings, texts=WORDS).eval()
-
-
-def marked(size, *regions, text="describe", seed=0):
-    return Item((Image(draw(*size, seed), regions), text))
-
-
-def full_mask(width, height):
-    return Region(mask=np.ones((height, width), dtype=bool))
-
-
-def random_mask(width, height, seed=0):
-    mask = np.random.default_rng(seed).random((height, width)) > 0.7
-    mask[: height // 2, : width // 2] = False
-    return Region(mask=mask)
 
 
 def tokens_of(embedder, item, features=None):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from mmembed.errors import InputError
 from mmembed.settings import Part
 
 if TYPE_CHECKING:
@@ -35,6 +36,16 @@ class RegionEncoderSettings(Part):
         from mmembed.models.region_encoders.encoder import RegionEncoder
 
         return RegionEncoder()
+
+
+def check_share(name: str, value: float, remedy: str) -> None:
+    """Refuse a share of a side, or of a colour, that is nothing or more than all.
+
+    Raises:
+        InputError: the setting is named.
+    """
+    if not 0 < value <= 1:
+        raise InputError(f"regions.{name}", expected="above 0 and at most 1", got=value, remedy=remedy)
 
 
 def from_root(checkpoint: str | None) -> str | None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mmembed.errors import InputError
-from mmembed.models.settings.regions.base import RegionEncoderSettings
+from mmembed.models.settings.regions.base import RegionEncoderSettings, check_share
 
 if TYPE_CHECKING:
     from mmembed.models.backbone import Backbone
@@ -28,10 +28,8 @@ class Overlay(RegionEncoderSettings):
     """How much of the picture a line or disc covers; a mask is tinted by half of it."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.line <= 1:
-            raise InputError("regions.line", expected="above 0 and at most 1", got=self.line, remedy="0.01 is usual")
-        if not 0 < self.alpha <= 1:
-            raise InputError("regions.alpha", expected="above 0 and at most 1", got=self.alpha, remedy="1 is usual")
+        check_share("line", self.line, "0.01 is usual")
+        check_share("alpha", self.alpha, "1 is usual")
 
     def preparer(self) -> "RegionPreparer":
         """See :meth:`RegionEncoderSettings.preparer`."""
@@ -55,10 +53,7 @@ class Crop(RegionEncoderSettings):
     def __post_init__(self) -> None:
         if self.margin < 0:
             raise InputError("regions.margin", expected="at least 0", got=self.margin, remedy="0 cuts to the region")
-        if not 0 < self.point_side <= 1:
-            raise InputError(
-                "regions.point_side", expected="above 0 and at most 1", got=self.point_side, remedy="0.3 is usual"
-            )
+        check_share("point_side", self.point_side, "0.3 is usual")
 
     def preparer(self) -> "RegionPreparer":
         """See :meth:`RegionEncoderSettings.preparer`."""
@@ -79,10 +74,7 @@ class MaskChannel(RegionEncoderSettings):
     """Side of the square that a point marks, as a share of the picture's shorter side."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.point_side <= 1:
-            raise InputError(
-                "regions.point_side", expected="above 0 and at most 1", got=self.point_side, remedy="0.1 is usual"
-            )
+        check_share("point_side", self.point_side, "0.1 is usual")
 
     def preparer(self) -> "RegionPreparer":
         """See :meth:`RegionEncoderSettings.preparer`."""

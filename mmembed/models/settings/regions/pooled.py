@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from mmembed.errors import InputError
-from mmembed.models.settings.regions.base import RegionEncoderSettings, from_root
+from mmembed.models.settings.regions.base import RegionEncoderSettings, check_share, from_root
 
 if TYPE_CHECKING:
     from mmembed.models.backbone import Backbone
@@ -28,10 +28,7 @@ class RoiReplay(RegionEncoderSettings):
     def __post_init__(self) -> None:
         if self.size < 1:
             raise InputError("regions.size", expected="at least 1", got=self.size, remedy="4 is usual")
-        if not 0 < self.point_side <= 1:
-            raise InputError(
-                "regions.point_side", expected="above 0 and at most 1", got=self.point_side, remedy="0.1 is usual"
-            )
+        check_share("point_side", self.point_side, "0.1 is usual")
 
     def preparer(self) -> "RegionPreparer":
         """See :meth:`RegionEncoderSettings.preparer`."""
@@ -69,10 +66,7 @@ class MaskPool(RegionEncoderSettings):
     def __post_init__(self) -> None:
         if self.shape_side < 1:
             raise InputError("regions.shape_side", expected="at least 1", got=self.shape_side, remedy="16 is usual")
-        if not 0 < self.point_side <= 1:
-            raise InputError(
-                "regions.point_side", expected="above 0 and at most 1", got=self.point_side, remedy="0.1 is usual"
-            )
+        check_share("point_side", self.point_side, "0.1 is usual")
 
     def saved(self) -> Self:
         """See :meth:`RegionEncoderSettings.saved`."""
