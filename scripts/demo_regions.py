@@ -22,7 +22,7 @@ from eval import run as evaluation  # noqa: E402
 from mmembed.commands import add_data_root  # noqa: E402
 from mmembed.errors import InputError, nearest  # noqa: E402
 from mmembed.evaluation.benchmark import read_benchmark  # noqa: E402
-from mmembed.evaluation.grid import grid_table, read_runs, shared_tasks, write_grid  # noqa: E402
+from mmembed.evaluation.side_by_side import read_runs, runs_table, shared_tasks, write_page  # noqa: E402
 from mmembed.files import file_fingerprint, fingerprint, write_json  # noqa: E402
 from mmembed.progress import PAGE_WIDTH  # noqa: E402
 from mmembed.recipe import read_recipe, run_recipe  # noqa: E402
@@ -98,8 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs = read_runs(outputs, benchmark, facts)
         console = Console(width=None if sys.stdout.isatty() else PAGE_WIDTH)
         for task in shared_tasks(runs):
-            console.print(grid_table(runs, task))
-        page = write_grid(options.output / "report.html", runs, benchmark, data_root=root)
+            console.print(runs_table(runs, task))
+        page = write_page(options.output / "report.html", runs, benchmark, data_root=root)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

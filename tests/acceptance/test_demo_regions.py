@@ -26,7 +26,7 @@ def test_the_quick_demo_trains_every_encoder_and_a_second_call_trains_none(tmp_p
 
     output = tmp_path / "runs/demo-regions"
     page = BeautifulSoup((output / "report.html").read_text(), "html.parser")
-    rows = page.select("table.grid tbody tr")
+    rows = page.select("table.runs tbody tr")
     assert [row.select_one("th").text for row in rows] == list(ENCODERS)
     assert len(page.select("table.answers th img")) > 0
     for encoder in ENCODERS:

@@ -18,7 +18,7 @@ COMMANDS = {
     "eval/run.py": "--benchmark demo",
     "eval/verify.py": "--no-run",
     "eval/compare.py": "--metric hit@1",
-    "eval/grid.py": "--benchmark demo",
+    "eval/side_by_side.py": "--benchmark demo",
     "scripts/demo_regions.py": "--encoders",
     "data_prep/demo.py": "--data-root",
     "data_prep/demo_gallery.py": "instructions.yaml",

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import ImageOps
@@ -15,10 +14,10 @@ from PIL.Image import Image as Picture
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from mmembed.errors import InputError
-from mmembed.items import Image, Item, Media, Region
+from mmembed.items import Item, Media
 from mmembed.media.video import Frames
+from mmembed.models.media_preprocess import MediaPreprocessor, Prepared
 from mmembed.models.positions import sequential_positions
-from mmembed.models.preprocess import FILLER_SIDE, MediaPreprocessor, Prepared
 from mmembed.models.prompts import Kind, Segment, medium_kind, render
 from mmembed.models.region_encoders.preparer import RegionPreparer
 from mmembed.models.sequence import PreparedMedium, Row
@@ -93,8 +92,7 @@ class DualEncoderPreprocessor(MediaPreprocessor):
 
     def filler(self) -> Item:
         """A small item for which both towers run, with a region where there is an encoder."""
-        regions = () if self.regions is None else (Region(box=(0, 0, FILLER_SIDE, FILLER_SIDE)),)
-        return Item((Image(PIL.Image.new("RGB", (FILLER_SIDE, FILLER_SIDE)), regions), "filler"))
+        return Item((self.filler_picture(), "filler"))
 
     def read(self, text: str) -> list[int]:
         """The text's tokens, cut at the tower's context as open_clip cuts them, without the padding behind them."""

@@ -12,7 +12,8 @@ from mmembed.items import Media, Video
 from mmembed.media.video import Frames
 from mmembed.models.backbones.llava.tiles import cut, make_processor, read_tiles
 from mmembed.models.checkpoint import Checkpoint
-from mmembed.models.preprocess import LanguagePreprocessor, Prepared
+from mmembed.models.media_preprocess import Prepared
+from mmembed.models.preprocess import LanguagePreprocessor
 from mmembed.models.region_encoders.preparer import RegionPreparer
 from mmembed.models.sequence import PreparedMedium
 from mmembed.models.settings import Llava, PromptStyle

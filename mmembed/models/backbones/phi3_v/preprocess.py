@@ -6,7 +6,8 @@ from typing import Any
 from mmembed.items import Media
 from mmembed.media.video import Frames
 from mmembed.models.backbones.phi3_v.pixels import cut, fit
-from mmembed.models.preprocess import LanguagePreprocessor, Prepared
+from mmembed.models.media_preprocess import Prepared
+from mmembed.models.preprocess import LanguagePreprocessor
 from mmembed.models.prompts import Kind, Segment
 from mmembed.models.region_encoders.preparer import RegionPreparer
 from mmembed.models.sequence import PreparedMedium

@@ -11,8 +11,9 @@ from torch import Tensor
 from mmembed.items import Media, Video
 from mmembed.media.video import Frames
 from mmembed.models.backbones.qwen_vl.pixels import enlarge_tiny, patchify, resize, target_size
+from mmembed.models.media_preprocess import Prepared
 from mmembed.models.positions import Run, mrope_positions, sequential_positions
-from mmembed.models.preprocess import LanguagePreprocessor, Prepared
+from mmembed.models.preprocess import LanguagePreprocessor
 from mmembed.models.region_encoders.preparer import RegionPreparer
 from mmembed.models.sequence import PreparedMedium
 from mmembed.models.settings import PromptStyle, QwenVL

@@ -12,11 +12,11 @@ from rich.console import Console
 from eval import choices
 from mmembed.commands import add_data_root
 from mmembed.errors import InputError
-from mmembed.evaluation.grid import grid_table, read_runs, shared_tasks, write_grid
+from mmembed.evaluation.side_by_side import read_runs, runs_table, shared_tasks, write_page
 from mmembed.progress import PAGE_WIDTH
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
-EXAMPLE = "example: python eval/grid.py text=runs/a/eval roi=runs/b/eval --benchmark demo --output runs/grid.html"
+EXAMPLE = "example: python eval/side_by_side.py text=runs/a roi=runs/b --benchmark demo --output runs/both.html"
 
 
 def named_runs(arguments: Sequence[str]) -> dict[str, Path]:
@@ -49,9 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs = read_runs(named_runs(options.runs), benchmark)
         console = Console(width=None if sys.stdout.isatty() else PAGE_WIDTH)
         for task in shared_tasks(runs):
-            console.print(grid_table(runs, task))
+            console.print(runs_table(runs, task))
         if options.output:
-            print(write_grid(options.output, runs, benchmark, data_root=options.data_root))
+            print(write_page(options.output, runs, benchmark, data_root=options.data_root))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

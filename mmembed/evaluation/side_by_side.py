@@ -28,7 +28,7 @@ class Run:
     """One evaluation.
 
     Args:
-        name: what the grid calls it.
+        name: what the page calls it.
         output: its folder.
         scores: the content of its ``scores.json``.
         facts: what else to say of it, by column, e.g. how long it trained.
@@ -49,7 +49,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class GridTask:
+class SharedTask:
     """One task of all runs, as the page shows it."""
 
     name: str
@@ -63,7 +63,7 @@ class GridTask:
 def read_runs(
     outputs: Mapping[str, Path], benchmark: Benchmark, facts: Mapping[str, Mapping[str, str]] | None = None
 ) -> list[Run]:
-    """The evaluations in some folders, by the names that the grid calls them.
+    """The evaluations in some folders, by the names that the page calls them.
 
     Raises:
         InputError: no scores there, or scores of another benchmark, or runs that share no task, or of which one was
@@ -89,7 +89,7 @@ def shared_tasks(runs: Sequence[Run]) -> list[str]:
     return [name for name in runs[0].scores["tasks"] if all(name in run.scores["tasks"] for run in runs)]
 
 
-def grid_table(runs: Sequence[Run], task: str) -> Table:
+def runs_table(runs: Sequence[Run], task: str) -> Table:
     """One task of every run: score and interval, the same model blinded, and each run's facts; all times 100."""
     row = runs[0].scores["tasks"][task]
     blinds = blinds_of(runs, task)
@@ -116,7 +116,7 @@ def facts_of(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(name for run in runs for name in run.facts))
 
 
-def write_grid(
+def write_page(
     path: Path,
     runs: Sequence[Run],
     benchmark: Benchmark,
@@ -144,8 +144,8 @@ def write_grid(
         chosen = most_disputed(rankings, num_examples, sheet)
         rows = [run.scores["tasks"][name] for run in runs]
         answers = [_answers(sheet, [of_run[i] for of_run in rankings]) for i in chosen]
-        tasks.append(GridTask(name, task.metric, rows[0]["chance"], blinds_of(runs, name), rows, answers))
-    page = templates().get_template("grid.html.j2")
+        tasks.append(SharedTask(name, task.metric, rows[0]["chance"], blinds_of(runs, name), rows, answers))
+    page = templates().get_template("side_by_side.html.j2")
     write_text(path, page.render(benchmark=benchmark.name, runs=runs, facts=facts_of(runs), tasks=tasks))
     return path
 

@@ -8,11 +8,11 @@ import pytest
 from bs4 import BeautifulSoup
 from rich.console import Console
 
-from eval.grid import main, named_runs
+from eval.side_by_side import main, named_runs
 from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import Benchmark, Task
-from mmembed.evaluation.grid import grid_table, read_runs, shared_tasks, write_grid
 from mmembed.evaluation.rankings import Ranking
+from mmembed.evaluation.side_by_side import read_runs, runs_table, shared_tasks, write_page
 from tests.evaluation import drawn
 
 SHADES = {"black": 0, "grey": 100, "white": 255}
@@ -66,7 +66,7 @@ def test_each_run_is_a_row_with_its_score_its_blinds_and_its_facts(evaluated):
     outputs, _ = evaluated
     runs = read_runs(outputs, BENCHMARK, {"fair": {"trained": "1.5 min"}})
 
-    said = text_of(grid_table(runs, "shades"))
+    said = text_of(runs_table(runs, "shades"))
 
     rows = {
         line.split()[0]: line.split()[1:] for line in said.splitlines() if line.split() and line.split()[0] in FOUND
@@ -81,14 +81,14 @@ def test_the_page_shows_the_same_queries_for_all_and_those_first_on_which_they_d
     outputs, data = evaluated
     runs = read_runs(outputs, BENCHMARK)
 
-    page = BeautifulSoup(write_grid(data / "grid.html", runs, BENCHMARK, data_root=data).read_text(), "html.parser")
+    page = BeautifulSoup(write_page(data / "page.html", runs, BENCHMARK, data_root=data).read_text(), "html.parser")
 
     answers = page.select("table.answers tbody tr")
     right = [[cell.select_one("[aria-label]")["aria-label"] for cell in row.select("td")] for row in answers]
     assert right == [["right", "wrong", "wrong"], ["right", "right", "wrong"], ["right", "right", "right"]]
     assert [row.select_one("th .instruction").text for row in answers] == ["Find it."] * 3
     assert len(page.select("table.answers th img")) == 3
-    scores = [row.select_one("td.score").text for row in page.select("table.grid tbody tr")]
+    scores = [row.select_one("td.score").text for row in page.select("table.runs tbody tr")]
     assert scores == ["100.0", "66.7", "33.3"]
     assert not page.select("script, link, [src^=http]")
 
@@ -97,7 +97,7 @@ def test_a_page_shows_no_more_queries_than_asked_for(evaluated):
     outputs, data = evaluated
     runs = read_runs(outputs, BENCHMARK)
 
-    path = write_grid(data / "grid.html", runs, BENCHMARK, data_root=data, num_examples=1)
+    path = write_page(data / "page.html", runs, BENCHMARK, data_root=data, num_examples=1)
 
     assert len(BeautifulSoup(path.read_text(), "html.parser").select("table.answers tbody tr")) == 1
 
@@ -144,10 +144,10 @@ def test_the_command_prints_the_table_and_writes_the_page(evaluated, tmp_path, c
         str(data),
     ]
 
-    assert main([*arguments, "--output", str(tmp_path / "grid.html")]) == 0
+    assert main([*arguments, "--output", str(tmp_path / "page.html")]) == 0
     said = capsys.readouterr().out
     assert "66.7" in said
-    assert str(tmp_path / "grid.html") in said
+    assert str(tmp_path / "page.html") in said
 
     assert main(["nowhere", "--benchmark", str(rows)]) == 2
     assert "nowhere/scores.json: expected scores of an evaluation, got no such file" in capsys.readouterr().err
