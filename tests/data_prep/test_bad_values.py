@@ -42,6 +42,8 @@ SETS = {
     "nextqa": "mmeb_v2_video/NExTQA",
     "egoschema": "mmeb_v2_video/EgoSchema",
     "activitynetqa": "mmeb_v2_video/ActivityNetQA",
+    "scar_pairs": "scar_train/RefCOCOg",
+    "scar_ranked": "scar_eval/RefCOCOg",
 }
 """A set of every converter."""
 BAD: tuple[Any, ...] = (None, 7, "", [])

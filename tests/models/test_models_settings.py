@@ -17,6 +17,8 @@ from mmembed.models.settings import (
     QwenVL,
     RawPrompt,
     RegionEncoderSettings,
+    Sam2Regions,
+    Sam2Scratch,
     TextRegions,
 )
 from mmembed.settings import dump_yaml, parse_yaml, read_settings
@@ -81,3 +83,9 @@ def test_abstract_settings_build_nothing():
         BackboneSettings().build()
     with pytest.raises(NotImplementedError):
         RegionEncoderSettings().preparer()
+
+
+@pytest.mark.parametrize(("regions", "got"), [({}, "neither"), ({"checkpoint": "a", "scratch": Sam2Scratch()}, "both")])
+def test_a_sam_is_opened_or_made_from_nothing_and_not_both(regions, got):
+    with pytest.raises(InputError, match=f"regions: expected exactly one of checkpoint and scratch, got {got}"):
+        Sam2Regions(**regions).preparer()

@@ -62,12 +62,6 @@ class Sam2Regions(RegionEncoderSettings):
     """Of the released VIRTUE: one prompt a picture, a point or a box; a mask or a point outside is refused."""
 
     def __post_init__(self) -> None:
-        if (self.checkpoint is None) == (self.scratch is None):
-            raise InputError(
-                "regions", expected="exactly one of checkpoint and scratch",
-                got="neither" if self.scratch is None else "both",
-                remedy="facebook/sam2.1-hiera-base-plus is usual",
-            )  # fmt: skip
         if self.grid < 1:
             raise InputError("regions.grid", expected="at least 1", got=self.grid, remedy="3 is usual")
         if self.cache_mb < 0:
@@ -79,6 +73,12 @@ class Sam2Regions(RegionEncoderSettings):
 
     def preparer(self) -> "RegionPreparer":
         """See :meth:`RegionEncoderSettings.preparer`."""
+        if (self.checkpoint is None) == (self.scratch is None):
+            raise InputError(
+                "regions", expected="exactly one of checkpoint and scratch",
+                got="neither" if self.scratch is None else "both",
+                remedy="facebook/sam2.1-hiera-base-plus is usual",
+            )  # fmt: skip
         from mmembed.models.region_encoders.sam2_preparer import LeadingSam2Preparer, Sam2Preparer
 
         return Sam2Preparer(self) if self.legacy_positions is None else LeadingSam2Preparer(self)
