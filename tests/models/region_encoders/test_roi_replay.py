@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from mmembed import Embedder, Image, Item, Region
+from mmembed import Embedder, Image, Region
 from mmembed.counters import counting
 from mmembed.errors import InputError
 from mmembed.models.sequence import Features, collate
 from mmembed.models.settings import RoiReplay
 from tests.cases import WORDS, draw
 from tests.families import FAMILIES, family_settings
-from tests.regions import MAPPED, SIZES, full_mask, marked, random_mask
+from tests.regions import MAPPED, SIZES, full_mask, marked, mixed_items, random_mask
 
 
 def replaying(architecture="qwen2_vl", regions=None, **choices):
@@ -273,13 +273,7 @@ def test_sixteen_regions_of_a_picture_are_one_tower_forward():
 @pytest.mark.parametrize("architecture", MAPPED)
 def test_a_mixed_batch_is_the_same_as_one_by_one(architecture):
     embedder = told(replaying(architecture))
-    items = [
-        *FAMILIES[architecture].items,
-        marked((84, 56), Region(box=(3, 4, 50, 40))),
-        marked((84, 56), Region(points=((30, 30, 1), (50, 5, 0))), random_mask(84, 56)),
-        marked((56, 112), random_mask(56, 112), text="the same, but blue"),
-        Item((Image(draw(56, 56)), "or", Image(draw(112, 56), (Region(box=(50, 1, 112, 56)),)))),
-    ]
+    items = mixed_items(architecture)
 
     together = embedder.encode(items)
 
