@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ def chosen(benchmark: Benchmark, options: argparse.Namespace) -> tuple[Benchmark
         part = part.worded(options.prompts)
     if options.ndcg_fault is not None:
         part = part.with_ndcg_fault(options.ndcg_fault)
-    return Benchmark(benchmark.name, benchmark.tasks | part.tasks), list(part.tasks)
+    return replace(part, tasks=benchmark.tasks | part.tasks), list(part.tasks)
 
 
 def how_to_prepare(task: Task, data_root: Path) -> str:

@@ -89,15 +89,21 @@ class Ranked:
         relevance: grades of each query's relevant targets.
         candidates: what each query ranks, in order, where it ranks its own.
         candidate_groups: groups of the candidates of each query, by kind, where scores against them are wanted.
+        groups: groups that each query is in, by kind, where scores of them are wanted.
+        references: targets that each query shows itself.
+        judged: whether the answers are public; else no query names relevant targets.
         notes: what is odd about the data, in words, and how often; the manifest tells it.
     """
 
     whole: bool = False
+    judged: bool = True
     queries: dict[str, Item] = field(default_factory=dict)
     corpus: dict[str, Item] = field(default_factory=dict)
     relevance: dict[str, dict[str, float]] = field(default_factory=dict)
     candidates: dict[str, list[str]] = field(default_factory=dict)
     candidate_groups: dict[str, dict[str, dict[str, list[str]]]] = field(default_factory=dict)
+    groups: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    references: dict[str, list[str]] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
     _names: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -119,7 +125,8 @@ class Ranked:
     def query(self, name: str, item: Item, relevant: Mapping[str, float], candidates: Iterable[str] = ()) -> None:
         """Add a query, the grades of its relevant targets and, where it ranks its own, its candidates in order."""
         self.queries[name] = item
-        self.relevance[name] = dict(relevant)
+        if self.judged:
+            self.relevance[name] = dict(relevant)
         if not self.whole:
             self.candidates[name] = list(dict.fromkeys(candidates))
 

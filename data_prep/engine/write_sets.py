@@ -14,6 +14,8 @@ from mmembed.evaluation.retrieval_set import read_retrieval_set
 from mmembed.files import whole_directory
 from mmembed.items import Pair
 
+_BY_QUERY = ("relevance", "candidates", "candidate_groups", "groups", "references")
+"""What a set says of each query."""
 SHOWN = 20
 """Rows put aside that the manifest describes; the others are counted."""
 
@@ -104,11 +106,14 @@ def write_ranked(folder: Path, ranked: Ranked, ready: Callable[[], None] = lambd
         (part / "media").symlink_to("../media")
         for name, items in (("queries", ranked.queries), ("corpus", ranked.corpus)):
             write_items(part / f"{name}.jsonl", items.items(), media_root=root)
-        _write_lines(part / "relevance.jsonl", ranked.relevance)
-        if not ranked.whole:
-            _write_lines(part / "candidates.jsonl", ranked.candidates)
-        if ranked.candidate_groups:
-            _write_lines(part / "candidate_groups.jsonl", ranked.candidate_groups, "groups")
+        for name, rows in (
+            ("relevance", ranked.relevance), ("candidates", ranked.candidates), ("references", ranked.references)
+        ):  # fmt: skip
+            if rows:
+                _write_lines(part / f"{name}.jsonl", rows)
+        for name, groups in (("groups", ranked.groups), ("candidate_groups", ranked.candidate_groups)):
+            if groups:
+                _write_lines(part / f"{name}.jsonl", groups, "groups")
         read_retrieval_set(part)
         ready()
     return sorted(folder.glob("*.jsonl"))
@@ -125,10 +130,12 @@ def limited(ranked: Ranked, limit: int | None) -> Ranked:
         ranked,
         queries=queries,
         corpus=corpus,
-        relevance={query: ranked.relevance[query] for query in queries},
-        candidates={query: own for query, own in ranked.candidates.items() if query in queries},
-        candidate_groups={query: own for query, own in ranked.candidate_groups.items() if query in queries},
+        **{name: _of(getattr(ranked, name), queries) for name in _BY_QUERY},
     )
+
+
+def _of(rows: Mapping[str, Any], queries: Mapping[str, Any]) -> dict[str, Any]:
+    return {query: own for query, own in rows.items() if query in queries}
 
 
 def _write_lines(path: Path, rows: Mapping[str, Any], name: str = "targets") -> None:

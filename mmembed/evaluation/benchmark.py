@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,11 +10,12 @@ from mmembed.errors import InputError, nearest
 from mmembed.evaluation.include import read_including
 from mmembed.evaluation.metrics import metric_and_k
 from mmembed.evaluation.region_forms import REGION_WORDS, RegionForm, check_region_words
-from mmembed.items import pieces_of
+from mmembed.items import JOINS, pieces_of
 from mmembed.settings import read_settings
 
 Candidates = Literal["shared", "local"]
 Ties = Literal["index", "pessimistic"]
+Reference = Literal["kept", "removed"]
 Draws = Literal["queries", "pictures"]
 OVERALL = "overall"
 """The part of a benchmark that is all of it."""
@@ -54,6 +55,12 @@ class Wording:
     """The same for targets."""
     query_regions: RegionForm = "region"
     """How queries show their regions, see :attr:`Task.query_regions`."""
+    query_text: str | None = None
+    """Words around the text of a query, see :attr:`Task.query_text`."""
+    target_text: str | None = None
+    """Words for a target, see :attr:`Task.target_text`."""
+    join: str | None = None
+    """How several texts of a query become one, see :attr:`Task.join`."""
 
     def __post_init__(self) -> None:
         for name in ("query_layout", "target_layout"):
@@ -62,6 +69,12 @@ class Wording:
                     pieces_of(layout)
                 except InputError as error:
                     raise error.within(name) from None
+        if self.query_text is not None and self.query_text.count("{text}") != 1:
+            raise InputError(
+                "query_text", expected="'{text}' once", got=f"'{self.query_text}'", remedy="write where the text goes"
+            )
+        if self.join is not None and self.join not in JOINS:
+            raise InputError("join", expected="a known join", got=f"'{self.join}'", remedy=nearest(self.join, JOINS))
 
 
 @dataclass(frozen=True)
@@ -87,8 +100,18 @@ class Task:
     picture cut to them (``crop``)."""
     region_words: str = REGION_WORDS
     """Words that tell a region where it is told, with ``{x0}``, ``{y0}``, ``{x1}``, ``{y1}`` for its box in pixels."""
+    query_text: str | None = None
+    """Words around the text of a query that a model is asked with verbatim, ``{text}`` standing for it: the query is
+    then its media and these words, in this order; null leaves the writing to the model's prompt."""
+    target_text: str | None = None
+    """Words that a target of media alone is asked with verbatim, behind them; null leaves it to the model's prompt."""
+    join: str | None = None
+    """How several texts of a query become the ones that are embedded: a name of :data:`mmembed.items.JOINS`; null is
+    for queries of one text."""
     candidates: Candidates = "shared"
     """Whether a query ranks the whole corpus or only candidates of its own."""
+    reference: Reference = "kept"
+    """Whether a query ranks the target that it shows itself (composed retrieval), or it is removed before."""
     ks: tuple[int, ...] = (1, 5, 10)
     """Cut-offs at which all metrics are written."""
     ties: Ties = "index"
@@ -111,6 +134,9 @@ class Task:
     """What it is counted with in a mean within the modality, e.g. ``I-CLS``; empty is none."""
     published_as: str | None = None
     """What the published leaderboard calls it; null is its name."""
+    judged: bool = True
+    """Whether the answers are public; where they are not, the row is ranked for a test server by eval/submit.py, and
+    never scored here."""
     revision: str | None = None
     """Fingerprint the data must have; null takes them as they are, and the scores name what they were."""
     ndcg_fault_seed: int | None = None
@@ -158,9 +184,7 @@ class Task:
     @property
     def wording(self) -> Wording:
         """The prompts in force."""
-        return Wording(
-            self.query_instruction, self.target_instruction, self.query_layout, self.target_layout, self.query_regions
-        )
+        return Wording(**{field.name: getattr(self, field.name) for field in fields(Wording)})
 
     def worded(self, version: str) -> "Task":
         """The task under another version of its prompts, where it has one; else as it is."""
@@ -180,6 +204,8 @@ class Benchmark:
     """The file's name without its suffix."""
     tasks: dict[str, Task]
     """The rows."""
+    unjudged: dict[str, Task] = field(default_factory=dict)
+    """Rows whose answers are not public, see :attr:`Task.judged`."""
 
     def __post_init__(self) -> None:
         parts: dict[tuple[str, str], str] = {}
@@ -227,7 +253,7 @@ class Benchmark:
                 raise InputError(
                     "tasks", expected=f"a task of {self.name}", got=f"'{name}'", remedy=nearest(name, self.tasks)
                 )
-        return Benchmark(self.name, {name: task for name, task in self.tasks.items() if name in names})
+        return replace(self, tasks={name: task for name, task in self.tasks.items() if name in names})
 
     def of_modality(self, modality: str) -> "Benchmark":
         """The benchmark of the tasks of a modality.
@@ -243,13 +269,15 @@ class Benchmark:
         Raises:
             InputError: no task has it.
         """
-        known = {name for task in self.tasks.values() for name in (task.prompts, *task.wordings)}
+        rows = (*self.tasks.values(), *self.unjudged.values())
+        known = {name for task in rows for name in (task.prompts, *task.wordings)}
         if version not in known:
             raise InputError(
                 "prompts", expected="a version of the prompts that one of the tasks has", got=f"'{version}'",
                 remedy=nearest(version, known),
             )  # fmt: skip
-        return Benchmark(self.name, {name: task.worded(version) for name, task in self.tasks.items()})
+        worded = ({name: task.worded(version) for name, task in rows.items()} for rows in (self.tasks, self.unjudged))
+        return Benchmark(self.name, *worded)
 
     def with_ndcg_fault(self, seed: int) -> "Benchmark":
         """The benchmark with the grades permuted as published, see :attr:`Task.ndcg_fault_seed`.
@@ -262,9 +290,8 @@ class Benchmark:
             raise InputError(
                 "ndcg-fault", expected="a task with a graded metric", got=f"none in {self.name}", remedy="leave it out"
             )
-        return Benchmark(
-            self.name, self.tasks | {name: replace(task, ndcg_fault_seed=seed) for name, task in graded.items()}
-        )
+        faulty = {name: replace(task, ndcg_fault_seed=seed) for name, task in graded.items()}
+        return replace(self, tasks=self.tasks | faulty)
 
     def _having(self, field_name: str, value: str, known: Collection[str]) -> list[str]:
         found = [name for name, task in self.tasks.items() if getattr(task, field_name) == value]
@@ -293,7 +320,8 @@ def read_benchmark(path: Path | str) -> Benchmark:
                 remedy="rename it, or leave it out",
             )  # fmt: skip
         tasks |= {name: read_settings(Task, row, where=f"{file}: tasks.{name}") for name, row in rows.items()}
+    judged, others = ({name: task for name, task in tasks.items() if task.judged is so} for so in (True, False))
     try:
-        return Benchmark(Path(path).stem, tasks)
+        return Benchmark(Path(path).stem, judged, others)
     except InputError as error:
         raise error.within(path) from None

@@ -20,6 +20,10 @@ def _hit(grades: Grades, n: int, k: int) -> float:
     return 1 - math.comb(n - len(grades), min(k, n)) / math.comb(n, min(k, n))
 
 
+def _best_hit(grades: Grades, n: int, k: int) -> float:
+    return _hit([grade for grade in grades if grade == max(grades)], n, k)
+
+
 def _precision(grades: Grades, n: int, k: int) -> float:
     return _num_hits(grades, n, k) / k
 
@@ -77,6 +81,7 @@ def _dcg(gains: Grades) -> float:
 
 EXPECTED: dict[str, Callable[[Grades, int, int], float]] = {
     "hit": _hit,
+    "best_hit": _best_hit,
     "ndcg_linear": _ndcg,
     "ndcg_exponential": _ndcg_exponential,
     "ndcg_binary": _ndcg_binary,

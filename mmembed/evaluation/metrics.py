@@ -66,6 +66,12 @@ def hit(judged: Judged, k: int) -> Array:
     return _largest(judged.hits[:, :k])
 
 
+def best_hit(judged: Judged, k: int) -> Array:
+    """1 if a target of the query's highest grade is among the first k: ``[Q]`` (CIRCO's recall, of its one target)."""
+    best = judged.ideal[:, :1]
+    return _largest(((judged.gains[:, :k] == best) & (best > 0)).astype(np.float64))
+
+
 def precision(judged: Judged, k: int) -> Array:
     """The part of k places that hold a relevant target: ``[Q]``."""
     return _total(judged.hits[:, :k]) / k
@@ -117,6 +123,7 @@ Metric: TypeAlias = Callable[[Judged, int], Array]
 
 METRICS: dict[str, Metric] = {
     "hit": hit,
+    "best_hit": best_hit,
     "ndcg_linear": ndcg_linear,
     "ndcg_exponential": ndcg_exponential,
     "ndcg_binary": ndcg_binary,

@@ -22,7 +22,9 @@ OF_TASK = (
 )
 OF_FORM = ("query_regions", "region_words")
 """Of the row too, where regions are shown in another form than they are given."""
-FIELDS = (*OF_TASK, *OF_FORM, "revision", "groups", "labels", "sample", "version")
+OF_COMPOSED = ("reference", "query_text", "target_text", "join")
+"""Of the row too, where they say something: how a picture and a change are asked for."""
+FIELDS = (*OF_TASK, *OF_FORM, *OF_COMPOSED, "revision", "groups", "labels", "sample", "version")
 """What a protocol says: of the row, of the data that were found, and of this package."""
 
 
@@ -35,7 +37,8 @@ def protocol_of(task: Task, retrieval_set: RetrievalSet, sample: Sample | None =
         sample: the part of the data that they are; None is all.
     """
     form = {"region": (), "crop": OF_FORM[:1]}.get(task.query_regions, OF_FORM)
-    fields = {name: getattr(task, name) for name in (*OF_TASK, *form)}
+    composed = [name for name in OF_COMPOSED if getattr(task, name) not in (None, "kept")]
+    fields = {name: getattr(task, name) for name in (*OF_TASK, *form, *composed)}
     # the fault permutes grades: where all of a query are equal, it changes nothing
     faulty = task.ndcg_fault_seed is not None and any(len({*g.values()}) > 1 for g in retrieval_set.relevance.values())
     found = {

@@ -45,11 +45,13 @@ def rank(task: Task, retrieval_set: RetrievalSet, queries: Tensor, targets: Tens
     names = list(retrieval_set.corpus)
     row_of = {name: row for row, name in enumerate(names)}
     right = [relevant_targets(retrieval_set, query_id) for query_id in retrieval_set.queries]
+    shown = [[row_of[t] for t in retrieval_set.references.get(q, ())] for q in retrieval_set.queries]
     candidates = None
     if task.candidates == "local" and retrieval_set.candidates is not None:
         candidates = [[row_of[t] for t in retrieval_set.candidates[q]] for q in retrieval_set.queries]
     late = [[row_of[t] for t in grades] for grades in right] if task.ties == "pessimistic" else None
-    scores, rows = top_k(queries, targets, depth, candidates=candidates, lose_ties=late)
+    excluded = shown if task.reference == "removed" else None
+    scores, rows = top_k(queries, targets, depth, candidates=candidates, lose_ties=late, excluded=excluded)
     rankings = []
     for query_id, grades, own_scores, own_rows in zip(
         retrieval_set.queries, right, scores.tolist(), rows.tolist(), strict=True
@@ -62,7 +64,7 @@ def rank(task: Task, retrieval_set: RetrievalSet, queries: Tensor, targets: Tens
 
 def relevant_targets(retrieval_set: RetrievalSet, query_id: str) -> dict[str, float]:
     """The grades of the targets that are right for a query."""
-    return {target: grade for target, grade in retrieval_set.relevance[query_id].items() if grade > 0}
+    return {target: grade for target, grade in retrieval_set.relevance.get(query_id, {}).items() if grade > 0}
 
 
 def write_rankings(path: Path, rankings: Iterable[Ranking]) -> None:

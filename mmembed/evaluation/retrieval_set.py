@@ -5,7 +5,9 @@ On disk a set is a folder of ``queries`` and ``corpus`` (``.jsonl`` or ``.parque
 ``candidates.jsonl`` (``{"query_id": "q1", "targets": ["d7", "d2"]}``), and where scores are wanted of parts of the
 queries ``groups.jsonl`` (``{"query_id": "q1", "groups": {"category": "dress", "aspect": ["addition", "negation"]}}``),
 and where they are wanted against parts of a query's candidates ``candidate_groups.jsonl`` (``{"query_id": "q1",
-"groups": {"swap": {"object": ["d2", "d5"], "scene": ["d3"]}}}``).
+"groups": {"swap": {"object": ["d2", "d5"], "scene": ["d3"]}}}``). Where a query shows a picture that is in the corpus,
+``references.jsonl`` names it (``{"query_id": "q1", "targets": ["d4"]}``). A set whose answers are not public has no
+``relevance.jsonl``.
 """
 
 import json
@@ -55,9 +57,11 @@ class RetrievalSet:
         queries: the queries.
         corpus: all targets.
         relevance: for each query the grades of its judged targets; more than 0 is relevant, and each query has such.
+            Empty where the answers are not public.
         candidates: for each query the targets it may rank; None where every query ranks the corpus.
         groups: for each query the groups it is in, by kind; empty where there are none.
         candidate_groups: for each query groups of its candidates, by kind; empty where there are none.
+        references: for each query the targets that it shows itself; empty where nobody says.
 
     Raises:
         InputError: an id that names nothing, a query without a relevant target, or whose candidates
@@ -70,12 +74,14 @@ class RetrievalSet:
     candidates: Mapping[str, list[str]] | None = None
     groups: Mapping[str, Groups] = field(default_factory=dict)
     candidate_groups: Mapping[str, CandidateGroups] = field(default_factory=dict)
+    references: Mapping[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("queries", "corpus"):
             if not getattr(self, name):
                 raise InputError(name, expected="at least one row", got="none", remedy="prepare the data again")
-        _check_covers(self.relevance, self.queries, "relevance")
+        if self.judged:
+            _check_covers(self.relevance, self.queries, "relevance")
         for query_id, targets in self.relevance.items():
             check_relevance(targets, self.corpus, f"relevance: query {query_id}")
         if self.candidates is not None:
@@ -83,17 +89,27 @@ class RetrievalSet:
             for query_id, own in self.candidates.items():
                 where = f"candidates: query {query_id}"
                 check_candidates(own, self.corpus, where)
-                _check_answerable(own, self.relevance[query_id], where)
+                _check_answerable(own, self.relevance.get(query_id, {}), where)
         if self.groups:
             _check_covers(self.groups, self.queries, "groups")
         if self.candidate_groups:
             _check_covers(self.candidate_groups, self.queries, "candidate_groups")
             _check_among(self.candidate_groups, self.candidates or {})
+        if self.references:
+            _check_covers(self.references, self.queries, "references")
+            for query_id, own in self.references.items():
+                check_candidates(own, self.corpus, f"references: query {query_id}")
+
+    @property
+    def judged(self) -> bool:
+        """Whether it brings the right answers."""
+        return bool(self.relevance)
 
     def fingerprint(self) -> str:
         """Names the content of the set: every item with the bytes of its media, the grades and the candidates.
 
-        Groups are left out, for they change no score of all queries and candidates.
+        Groups are left out, for they change no score of all queries and candidates; so are references, which a row
+        that removes them names in its protocol.
         """
         items = (
             part for side in (self.queries, self.corpus) for i, item in side.items() for part in (i, item.fingerprint())
@@ -108,7 +124,8 @@ class RetrievalSet:
         A query is drawn by a hash of its id, so that a set that grows keeps most of its sample.
         """
         queries = _drawn(self.queries, sample.queries, f"queries {sample.seed}")
-        judged = {target for query_id in queries for target in self.relevance[query_id]}
+        judged = {target for query_id in queries for target in self.relevance.get(query_id, ())}
+        judged |= {target for query_id in queries for target in self.references.get(query_id, ())}
         own = {target for query_id in queries for target in (self.candidates or {}).get(query_id, ())}
         rest = [target for target in self.corpus if target not in judged]
         kept = judged | (
@@ -118,10 +135,11 @@ class RetrievalSet:
             self,
             queries={query_id: self.queries[query_id] for query_id in queries},
             corpus={target: item for target, item in self.corpus.items() if target in kept},
-            relevance={query_id: self.relevance[query_id] for query_id in queries},
+            relevance={query_id: self.relevance[query_id] for query_id in queries if self.judged},
             candidates=None if self.candidates is None else {i: self.candidates[i] for i in queries},
             groups={query_id: self.groups[query_id] for query_id in queries if self.groups},
             candidate_groups={i: self.candidate_groups[i] for i in queries if self.candidate_groups},
+            references={i: self.references[i] for i in queries if self.references},
         )
 
 
@@ -133,21 +151,26 @@ def read_retrieval_set(folder: Path | str) -> RetrievalSet:
     """
     folder = Path(folder)
     queries, corpus = (_read_unique(_table(folder, name)) for name in ("queries", "corpus"))
-    relevance = _read_rows(folder / "relevance.jsonl", queries, lambda row, where: check_relevance(row, corpus, where))
-    path = folder / "candidates.jsonl"
-    candidates = None
+    path = folder / "relevance.jsonl"
+    relevance = {}
     if path.exists():
-        # one string for a target, however many queries rank it
-        names = {target: target for target in corpus}
-        candidates = _read_rows(
-            path, queries, lambda row, where: [names[target] for target in check_candidates(row, corpus, where)]
-        )
+        relevance = _read_rows(path, queries, lambda row, where: check_relevance(row, corpus, where))
+    # one string for a target, however many queries rank it
+    names = {target: target for target in corpus}
+
+    def ranked(row: Any, where: str) -> list[str]:
+        return [names[target] for target in check_candidates(row, corpus, where)]
+
+    path = folder / "candidates.jsonl"
+    candidates = _read_rows(path, queries, ranked) if path.exists() else None
+    path = folder / "references.jsonl"
+    references = _read_rows(path, queries, ranked) if path.exists() else {}
     path = folder / "groups.jsonl"
     groups = _read_rows(path, queries, check_groups, name="groups") if path.exists() else {}
     path = folder / "candidate_groups.jsonl"
     of_candidates = _read_rows(path, queries, check_candidate_groups, name="groups") if path.exists() else {}
     try:
-        return RetrievalSet(queries, corpus, relevance, candidates, groups, of_candidates)
+        return RetrievalSet(queries, corpus, relevance, candidates, groups, of_candidates, references)
     except InputError as error:
         raise error.within(folder) from None
 

@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,14 @@ class Evaluation:
         if (error := self.missing(task)) is not None:
             raise error
         found = read_retrieval_set(self.data_root / task.data)
+        if task.candidates == "shared":
+            # what another row ranks of the same data
+            found = replace(found, candidates=None, candidate_groups={})
+        if not found.judged:
+            raise InputError(
+                self.data_root / task.data, expected="a set with relevance.jsonl", got="none: answers are not public",
+                remedy="rank it for its test server with eval/submit.py",
+            )  # fmt: skip
         if task.revision is not None and (revision := found.fingerprint()) != task.revision:
             raise InputError(
                 f"{self.data_root / task.data}: revision", expected=task.revision, got=revision,

@@ -1,6 +1,6 @@
 """Exact top-k by inner product, in blocks, with one defined order among equal scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ def top_k(
     block_rows: int = 2048,
     candidates: Sequence[Sequence[int]] | None = None,
     lose_ties: Sequence[Sequence[int]] | None = None,
+    excluded: Sequence[Sequence[int]] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The k best targets of each query, ordered by (-score, index): among equal scores the lower index is first.
 
@@ -36,6 +37,7 @@ def top_k(
         candidates: for each query the rows of ``corpus`` it may rank; None lets every query rank all of them.
         lose_ties: for each query the rows of ``corpus`` that come after all others of equal score; with the
             right targets here the ranking is the pessimistic one.
+        excluded: for each query the rows of ``corpus`` that it does not rank.
 
     Returns:
         Scores ``[Q, k]`` float32 and rows of ``corpus`` ``[Q, k]`` int64, on the device of ``queries``. Where a
@@ -44,21 +46,22 @@ def top_k(
     Raises:
         InputError: shapes that do not fit, a value that is not finite, or a list for some queries only.
     """
-    _check(queries, corpus, k, block_rows, candidates, lose_ties)
-    late = _pairs(lose_ties, queries.device)
+    _check(queries, corpus, k, block_rows, {"candidates": candidates, "lose_ties": lose_ties, "excluded": excluded})
+    late, out = (_pairs(lists, queries.device) for lists in (lose_ties, excluded))
     best = []
     step = block_rows if candidates is None else 1
     for first in range(0, len(queries), step):
-        block, own = queries[first : first + step], _of_rows(late, first, step)
+        block = queries[first : first + step]
+        own = _of_rows(late, first, step), _of_rows(out, first, step)
         if candidates is None:
-            best.append(_shared(block, corpus, k, block_rows, own))
+            best.append(_shared(block, corpus, k, block_rows, *own))
         else:
-            best.append(_local(block, corpus, candidates[first], k, own))
+            best.append(_local(block, corpus, candidates[first], k, *own))
     keys = torch.cat(best) if best else torch.empty(0, k, dtype=torch.int64, device=queries.device)
     return _unpack(keys)
 
 
-def _shared(queries: Tensor, corpus: Tensor, k: int, block_rows: int, late: Tensor) -> Tensor:
+def _shared(queries: Tensor, corpus: Tensor, k: int, block_rows: int, late: Tensor, out: Tensor) -> Tensor:
     """Sorted keys ``[Q, k]`` of one block of queries over the whole corpus."""
     best = torch.full((len(queries), k), _nothing(), dtype=torch.int64, device=queries.device)
     for first in range(0, len(corpus), block_rows):
@@ -67,16 +70,19 @@ def _shared(queries: Tensor, corpus: Tensor, k: int, block_rows: int, late: Tens
         keys = _keys(queries, block, columns)
         here = late[:, (late[1] >= first) & (late[1] < first + len(block))]
         keys[here[0], here[1] - first] -= 1 << _INDEX_BITS
+        here = out[:, (out[1] >= first) & (out[1] < first + len(block))]
+        keys[here[0], here[1] - first] = _nothing()
         best = torch.cat([best, keys], dim=1).topk(k, dim=1).values
     return best
 
 
-def _local(query: Tensor, corpus: Tensor, candidates: Sequence[int], k: int, late: Tensor) -> Tensor:
+def _local(query: Tensor, corpus: Tensor, candidates: Sequence[int], k: int, late: Tensor, out: Tensor) -> Tensor:
     """Sorted keys ``[1, k]`` of one query over its own candidates."""
     best = torch.full((1, k), _nothing(), dtype=torch.int64, device=query.device)
     columns = torch.tensor(list(candidates), dtype=torch.int64, device=query.device)
     keys = _keys(query, corpus[columns], columns)
     keys[:, torch.isin(columns, late[1])] -= 1 << _INDEX_BITS
+    keys[:, torch.isin(columns, out[1])] = _nothing()
     return torch.cat([best, keys], dim=1).topk(k, dim=1).values
 
 
@@ -126,8 +132,7 @@ def _check(
     corpus: Tensor,
     k: int,
     block_rows: int,
-    candidates: Sequence[Sequence[int]] | None,
-    lose_ties: Sequence[Sequence[int]] | None,
+    lists: Mapping[str, Sequence[Sequence[int]] | None],
 ) -> None:
     for name, number in (("k", k), ("block_rows", block_rows)):
         if number < 1:
@@ -149,8 +154,8 @@ def _check(
                 got=f"{int((~finite).sum())} rows with NaN or infinity, the first is row {int((~finite).nonzero()[0])}",
                 remedy="look at the model's embedding of that row",
             )
-    for name, lists in (("candidates", candidates), ("lose_ties", lose_ties)):
-        _check_lists(name, lists, len(queries), len(corpus))
+    for name, rows in lists.items():
+        _check_lists(name, rows, len(queries), len(corpus))
 
 
 def _check_lists(name: str, lists: Sequence[Sequence[int]] | None, num_queries: int, num_targets: int) -> None:

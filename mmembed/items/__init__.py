@@ -5,6 +5,7 @@ Nothing here opens a picture or imports torch. An Item says *what*; `mmembed.med
 """
 
 from mmembed.items.item import Item, ItemLike, Part
+from mmembed.items.joins import JOINS, joined
 from mmembed.items.layout import SLOTS, check_layout, pieces_of
 from mmembed.items.media import (
     IMAGE_SUFFIXES,
@@ -25,6 +26,7 @@ from mmembed.items.pair import Negative, Pair
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "JOINS",
     "SLOTS",
     "Box",
     "Image",
@@ -42,6 +44,7 @@ __all__ = [
     "VideoSource",
     "check_layout",
     "frame_files",
+    "joined",
     "natural_key",
     "pieces_of",
     "source_fingerprint",

@@ -67,7 +67,7 @@ class Embedder(nn.Module):
         pooler = settings.pooler or self.backbone.usual_pooler
         self.backbone.check_pooler(pooler)
         self.settings = replace(settings, pooler=pooler)
-        self.pooler = pooler.build(self.backbone.width, self.backbone.token_id)
+        self.pooler = pooler.build_for(self.backbone)
         if settings.pooler_weights is not None:
             load_part(self.pooler, settings.pooler_weights, "pooler")
         self.regions = RegionEncoder() if settings.regions is None else settings.regions.build(self.backbone)
@@ -125,7 +125,7 @@ class Embedder(nn.Module):
         if features is None:
             features = self.vision(batch)
         sequence = self.regions(self.backbone.embed(batch, features), batch, features, self.backbone)
-        hidden = self.backbone.run(sequence, self.pooler.layers)
+        hidden = self.backbone.run(self.pooler.inject(sequence, self.backbone), self.pooler.layers)
         pooled = self.pooler(hidden).float()
         return F.normalize(pooled, dim=-1) if self.settings.normalize else pooled
 

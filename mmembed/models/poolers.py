@@ -1,7 +1,9 @@
 """Poolers: hidden states of a batch, flat, to one vector a row."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
+from collections.abc import Sequence as SequenceOf
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +11,11 @@ from torch import Tensor, nn
 
 from mmembed.errors import InputError
 from mmembed.models.prompts import Kind
-from mmembed.models.sequence import Hidden
+from mmembed.models.sequence import Hidden, Sequence
 from mmembed.models.settings import KindName
+
+if TYPE_CHECKING:
+    from mmembed.models.backbone import Backbone
 
 
 class Pooler(nn.Module):
@@ -23,6 +28,15 @@ class Pooler(nn.Module):
 
     layers: tuple[int, ...] = ()
     out_width: int | None = None
+
+    def inject(self, sequence: Sequence, backbone: "Backbone") -> Sequence:
+        """The sequence as the backbone is to run it: composers put pseudo-words in, all others change nothing.
+
+        Args:
+            sequence: of a batch, embedded, its regions filled.
+            backbone: that gave it.
+        """
+        return sequence
 
     def forward(self, hidden: Hidden) -> Tensor:
         """Pool; see the concrete poolers."""
@@ -164,7 +178,7 @@ class MultiLayerPooler(Pooler):
         pooler: of each of them.
     """
 
-    def __init__(self, width: int, layers: Sequence[int], pooler: Pooler) -> None:
+    def __init__(self, width: int, layers: SequenceOf[int], pooler: Pooler) -> None:
         super().__init__()
         self.layers = tuple(layers)
         self.out_width = pooler.out_width

@@ -80,6 +80,12 @@ def render(
         segments = _Chat(item, style, parts, placeholders).segments(apply_template)
     else:
         raise TypeError(f"no renderer for {type(style).__name__}")
+    before, after = _phrase(item, style)
+    written = (
+        (Segment(before, Kind.TEMPLATE), s, Segment(after, Kind.TEMPLATE)) if s.kind is Kind.TEXT else (s,)
+        for s in segments
+    )  # fmt: skip
+    segments = [piece for pieces in written for piece in pieces]
     suffix = getattr(style, "suffix", "")
     return [s for s in [*segments, Segment(suffix, Kind.TEMPLATE)] if s.text]
 
@@ -87,6 +93,14 @@ def render(
 def medium_kind(part: Part) -> Kind:
     """IMAGE for pictures and pages, VIDEO for clips."""
     return Kind.VIDEO if isinstance(part, Video) else Kind.IMAGE
+
+
+def _phrase(item: Item, style: RawPrompt | ChatPrompt) -> tuple[str, str]:
+    """The words before and behind the text of an item."""
+    if item.verbatim or item.layout is not None:
+        return "", ""
+    before, _, after = getattr(style.phrases, "both" if item.media else "text").partition("{text}")
+    return before, after
 
 
 def _parts(

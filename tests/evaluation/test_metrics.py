@@ -66,6 +66,7 @@ def twin(kind, ranking, grades, k):
         return found / best if relevant else 0.0
     return {
         "hit": float(any(right)),
+        "best_hit": float(any(grades.get(t, 0) == max(relevant.values(), default=-1) for t in ranking[:k])),
         "precision": precision,
         "recall": recall,
         "f1": 2 * precision * recall / (precision + recall) if any(right) else 0.0,

@@ -30,7 +30,7 @@ from mmembed.models.settings.poolers import (
     PoolerSettings,
     TokenId,
 )
-from mmembed.models.settings.prompts import ChatPrompt, PromptStyle, RawPrompt, Request
+from mmembed.models.settings.prompts import ChatPrompt, Phrases, PromptStyle, RawPrompt, Request
 from mmembed.models.settings.qwen_vl import PixelBudget, QwenVL
 from mmembed.models.settings.regions import (
     Crop,
@@ -70,6 +70,7 @@ __all__ = [
     "MultiLayer",
     "Overlay",
     "Phi3V",
+    "Phrases",
     "PixelBudget",
     "PoolerSettings",
     "Product",

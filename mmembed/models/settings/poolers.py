@@ -8,6 +8,7 @@ from mmembed.errors import InputError
 from mmembed.settings import Part
 
 if TYPE_CHECKING:
+    from mmembed.models.backbone import Backbone
     from mmembed.models.poolers import Pooler
 
 KindName = Literal["text", "instruction", "template", "image", "video", "region"]
@@ -21,6 +22,10 @@ class PoolerSettings(Part):
     """How hidden states become one vector."""
 
     abstract: ClassVar[bool] = True
+
+    def build_for(self, backbone: "Backbone") -> "Pooler":
+        """Make the pooler of a backbone's hidden states."""
+        return self.build(backbone.width, backbone.token_id)
 
     def build(self, width: int, token_id: TokenId) -> "Pooler":
         """Make the pooler of hidden states of ``width`` numbers; ``token_id`` knows the backbone's tokenizer."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from mmembed.errors import InputError
 from mmembed.settings import Part
 
 
@@ -14,6 +15,26 @@ class PromptStyle(Part):
 
 
 @dataclass(frozen=True)
+class Phrases:
+    """How the text of an item is written, by what the item holds; ``{text}`` stands for it.
+
+    An item of verbatim content, or with a layout of its own, is written as it says.
+    """
+
+    text: str = "{text}"
+    """For an item of text."""
+    both: str = "{text}"
+    """For an item of media and text, e.g. ``"a photo of $ that {text}"``."""
+
+    def __post_init__(self) -> None:
+        for name in ("text", "both"):
+            if (phrase := getattr(self, name)).count("{text}") != 1:
+                raise InputError(
+                    f"phrases.{name}", expected="'{text}' once", got=f"'{phrase}'", remedy="write where the text goes"
+                )
+
+
+@dataclass(frozen=True)
 class RawPrompt(PromptStyle):
     """Media, instruction and text joined by a separator, and nothing else (VLM2Vec; specs of arXiv:2410.05160)."""
 
@@ -21,6 +42,8 @@ class RawPrompt(PromptStyle):
     """Stands between media, instruction and text of a dict-form item; verbatim content is joined without it."""
     suffix: str = ""
     """Added at the end, e.g. an end token that the embedding is read from."""
+    phrases: Phrases = field(default_factory=Phrases)
+    """Words around the text."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +70,8 @@ class ChatPrompt(PromptStyle):
     """Stands between instruction and text of a dict-form item, where the instruction stands before its text."""
     request: Request = field(default_factory=Request)
     """Words that end the user's turn."""
+    phrases: Phrases = field(default_factory=Phrases)
+    """Words around the text."""
     answer: str = ""
     """What the assistant answered, e.g. ``<emb>.``; empty leaves its turn out."""
     generation_prompt: bool = True
