@@ -80,6 +80,10 @@ def test_rows_become_tasks_in_the_order_of_the_file(tmp_path):
         ("ks: [1, 5]", "wordings: {old: {query_regions: box}}", r"wordings.*query_regions"),
         ("ks: [1, 5]", "wordings: {old: {instruction: x}}", r"wordings.*instruction.*query_instruction"),
         ("ks: [1, 5]", 'wordings: {old: {query_layout: "{text} {text}"}}', r"query_layout: .* got '{text}' twice"),
+        ("ks: [1, 5]", "join: serle", r"captions: join: expected a known join, got 'serle'; did you mean 'searle'"),
+        ("ks: [1, 5]", "wordings: {old: {join: serle}}", r"captions.*join: .*did you mean 'searle'"),
+        ("ks: [1, 5]", "query_text: red", r"captions: query_text: expected '{text}' once, got 'red'"),
+        ("ks: [1, 5]", "reference: masked", r"captions.*reference"),
     ],
 )
 def test_a_wrong_row_is_refused_by_file_task_and_field(tmp_path, right, wrong, message):
@@ -151,6 +155,28 @@ def test_another_version_of_the_prompts_takes_the_place_of_the_rows_and_back(tmp
         InputError, match=r"prompts: expected a version of the prompts that one of the tasks has, got 'odl'; .*'old'"
     ):
         benchmark.worded("odl")
+
+
+COMPOSED = """tasks:
+  val: &cirr
+    data: cirr/val
+    metric: hit@1
+    reference: removed
+    join: change
+    wordings: {e5_v: {query_text: "Modify: {text}", target_text: "Describe it.", join: change}}
+  test1: {<<: *cirr, data: cirr/test1, judged: false}
+"""
+
+
+def test_rows_whose_answers_are_not_public_are_set_aside(tmp_path):
+    benchmark = read_benchmark(written(tmp_path, COMPOSED))
+
+    assert (list(benchmark.tasks), list(benchmark.unjudged)) == (["val"], ["test1"])
+    assert benchmark.parts == {"overall": ("val",)}
+    for part in (benchmark.worded("e5_v"), benchmark.worded("e5_v").only(["val"])):
+        assert [row.query_text for row in (*part.tasks.values(), *part.unjudged.values())] == ["Modify: {text}"] * 2
+    with pytest.raises(InputError, match=r"tasks: expected a task of toy, got 'test1'"):
+        benchmark.only(["test1"])
 
 
 def test_a_modality_has_its_tasks_and_the_nearest_is_named(tmp_path):

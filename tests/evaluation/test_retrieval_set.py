@@ -65,7 +65,6 @@ def row(query_id="q2", **fields):
         ),
         ({"corpus": [{"id": "d1", "text": "x"}] * 2}, r"corpus.jsonl: line 2: id: .* 'd1' again"),
         ({"corpus": None}, r"corpus.jsonl: expected one file, .* got no such file"),
-        ({"relevance": None}, r"relevance.jsonl: expected a file, got no such file"),
         ({"corpus": []}, r"corpus.jsonl: expected at least one row"),
         ({"relevance": FILES["relevance.jsonl"][:1]}, r"relevance: expected a row for query 'q2', got none"),
         ({"relevance": [row("q9", targets={"d1": 1})]}, r"line 1: query_id: expected the id of a query, got 'q9'"),
@@ -244,3 +243,50 @@ def test_groups_of_candidates_are_read_and_sampled_with_their_queries(tmp_path):
 def test_groups_of_what_is_no_candidate_are_refused(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         read_retrieval_set(written(tmp_path, **changes))
+
+
+REFERENCES = [{"query_id": "q1", "targets": ["d3"]}, {"query_id": "q2", "targets": ["d1", "d2"]}]
+
+
+def test_references_are_read_and_sampled_with_their_queries(tmp_path):
+    found = read_retrieval_set(written(tmp_path, candidates=None, references=REFERENCES))
+
+    assert found.references == {"q1": ["d3"], "q2": ["d1", "d2"]}
+    part = found.sample(Sample(queries=1, distractors=0))
+    assert part.references == {name: found.references[name] for name in part.queries}
+    # what a row may remove, and whose rank one may ask for, is there
+    assert {target for own in part.references.values() for target in own} <= part.corpus.keys()
+
+
+def test_references_do_not_change_what_a_set_is_called(tmp_path):
+    plain, told = tmp_path / "plain", tmp_path / "told"
+    for folder in (plain, told):
+        folder.mkdir()
+
+    named = read_retrieval_set(written(plain)).fingerprint()
+
+    assert read_retrieval_set(written(told, references=REFERENCES)).fingerprint() == named
+
+
+@pytest.mark.parametrize(
+    ("references", "message"),
+    [
+        (REFERENCES[:1], "references: expected a row for query 'q2', got none"),
+        ([row(targets=["d9"])], "line 1: targets: expected the id of a target in the corpus, got 'd9'"),
+        ([row(targets=["d1", "d1"])], "line 1: targets: expected each target once, got 'd1' again"),
+    ],
+)
+def test_references_that_cannot_be_used_are_named(tmp_path, references, message):
+    with pytest.raises(InputError) as caught:
+        read_retrieval_set(written(tmp_path, references=references))
+
+    assert message in str(caught.value)
+
+
+def test_a_set_whose_answers_are_not_public_has_no_relevance(tmp_path):
+    found = read_retrieval_set(written(tmp_path, relevance=None))
+
+    assert not found.judged
+    assert found.relevance == {}
+    assert found.candidates == {"q1": ["d3", "d1"], "q2": ["d1", "d2"]}
+    assert found.sample(Sample(queries=1)).relevance == {}

@@ -8,13 +8,14 @@ from mmembed.errors import InputError
 from mmembed.index.topk import top_k
 
 
-def slow_top_k(queries, corpus, k, candidates=None, lose_ties=None):
+def slow_top_k(queries, corpus, k, candidates=None, lose_ties=None, excluded=None):
     """Every score at once and a stable sort."""
     scores = (queries.double() @ corpus.double().T).float()
     values, indices = torch.full((len(queries), k), -torch.inf), torch.full((len(queries), k), -1)
     for row, own in enumerate(scores.tolist()):
         allowed = range(len(corpus)) if candidates is None else candidates[row]
         late = set() if lose_ties is None else set(lose_ties[row])
+        allowed = [i for i in allowed if excluded is None or i not in excluded[row]]
         order = sorted(allowed, key=lambda i: (-own[i], i in late, i))[:k]
         values[row, : len(order)] = torch.tensor([own[i] for i in order])
         indices[row, : len(order)] = torch.tensor(order)
@@ -126,3 +127,29 @@ def test_what_is_held_does_not_grow_with_the_corpus():
         held[rows] = (work["score_bytes"], work["score_bytes_at_once"])
 
     assert held == {40: (8 * 9 * 40, 8 * 9 * 16), 400: (8 * 9 * 400, 8 * 9 * 16)}
+
+
+@given(st.integers(1, 6), st.integers(1, 30), st.integers(1, 12), st.integers(1, 17), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_what_is_excluded_is_ranked_by_nobody_else_less(num_queries, num_targets, k, block_rows, seed):
+    queries, corpus = vectors(num_queries, 3, seed).round(), vectors(num_targets, 3, seed + 1).round()
+    out = [sorted({(row * 7 + i) % num_targets for i in range(row % 4)}) for row in range(num_queries)]
+
+    scores, indices = top_k(queries, corpus, k, block_rows=block_rows, excluded=out)
+
+    slow_scores, slow_indices = slow_top_k(queries, corpus, k, excluded=out)
+    assert torch.equal(indices, slow_indices)
+    assert torch.equal(scores, slow_scores)
+
+
+def test_what_is_excluded_leaves_local_candidates_too():
+    queries, corpus = vectors(2, 5, 2), vectors(40, 5, 3)
+
+    _, indices = top_k(queries, corpus, 3, candidates=[[30, 2, 7], [5, 6]], excluded=[[2], []])
+
+    assert [sorted(i for i in row if i >= 0) for row in indices.tolist()] == [[7, 30], [5, 6]]
+
+
+def test_excluded_rows_that_are_none_are_refused():
+    with pytest.raises(InputError, match=r"top_k.excluded\[0\]: expected rows of the corpus, 0 to 39, got 40"):
+        top_k(vectors(1, 5, 2), vectors(40, 5, 3), 3, excluded=[[40]])

@@ -5,7 +5,7 @@ import pytest
 from mmembed import Image, Item, Video
 from mmembed.errors import InputError
 from mmembed.models.prompts import Kind, Segment, render
-from mmembed.models.settings import ChatPrompt, PromptStyle, RawPrompt, Request
+from mmembed.models.settings import ChatPrompt, Phrases, PromptStyle, RawPrompt, Request
 
 PICTURE, CLIP = Image("a.png"), Video("v.mp4")
 RAW, CHAT = RawPrompt(), ChatPrompt()
@@ -212,3 +212,40 @@ def test_a_template_of_strings_gets_media_and_words_in_their_order():
     said = "before <I> after <|image_pad|>"
     assert "".join(s.text for s in segments) == f"<|system|>\nFind it.<|end|>\n<|user|>\n{said}<|end|>\n"
     assert [(s.text, s.kind, s.medium) for s in segments if s.medium is not None] == [("<I>", Kind.IMAGE, 0)]
+
+
+PHRASES = Phrases(text="a photo of {text}", both="a photo of $ that {text}")
+
+
+@pytest.mark.parametrize(
+    ("item", "prompt"),
+    [
+        (Item.of("a dog"), "a photo of a dog"),
+        (Item.of({"image": "a.png", "text": "is red"}), "<I> a photo of $ that is red"),
+        (Item.of({"image": "a.png", "text": "is red"}, "Find it:"), "<I> Find it: a photo of $ that is red"),
+        (Item.of({"image": "a.png"}), "<I>"),
+        (Item((PICTURE, "is red")), "<I>is red"),
+        (Item.of({"image": "a.png", "text": "is red", "layout": "{media}\n{text}"}), "<I>\nis red"),
+        (Item.of("{text} and <|image_pad|>"), "a photo of {text} and <|image_pad|>"),
+    ],
+)
+def test_phrases_stand_around_the_text_of_what_is_not_verbatim(item, prompt):
+    assert written(item, RawPrompt(phrases=PHRASES)) == prompt
+
+
+def test_phrases_stand_in_chat_turns_and_are_no_words_of_the_item():
+    segments = render(
+        Item.of({"image": "a.png", "text": "is red"}), ChatPrompt(phrases=PHRASES, generation_prompt=False),
+        ["<I>"], template,
+    )  # fmt: skip
+
+    assert "".join(s.text for s in segments) == "<|im_start|>user\n<|vision_start|><I><|vision_end|>" + (
+        "a photo of $ that is red<|im_end|>\n"
+    )
+    assert [s.text for s in segments if s.kind is Kind.TEXT] == ["is red"]
+
+
+@pytest.mark.parametrize("phrase", ["", "a photo", "{text} {text}"])
+def test_a_phrase_has_one_place_for_the_text(phrase):
+    with pytest.raises(InputError, match=r"phrases.both: expected '\{text\}' once"):
+        Phrases(both=phrase)
