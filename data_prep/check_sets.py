@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.engine.manifest import MINIATURE, damaged, flaw_of, manifest_path, read_manifest, stamp
+from data_prep.engine.manifest import (
+    MINIATURE,
+    counts_of,
+    damaged,
+    flaw_of,
+    manifest_path,
+    missing_words,
+    read_manifest,
+    stamp,
+)
 from data_prep.source import SourceSet, read_source, resolve, source_names
 from mmembed.errors import InputError, nearest
 from mmembed.evaluation.retrieval_set import read_retrieval_set
@@ -90,7 +99,7 @@ def _source(folder: Path, wanted: Mapping[str, SourceSet]) -> Iterator[Target]:
         yield Target(folder.name, (), (Finding(error, serious=False),))
 
 
-def _set(folder: Path, name: str, entry: Mapping[str, Any]) -> Target:
+def _set(folder: Path, name: str, entry: dict[str, Any]) -> Target:
     where = f"{folder.name}/{name}"
     if flaw := flaw_of(entry):
         return Target(where, (), (_finding(where, "a set that this version prepared", flaw, AGAIN),))
@@ -110,7 +119,7 @@ def _recorded(folder: Path, where: str, entry: Mapping[str, Any]) -> Iterator[Fi
         yield _finding(where, "every row", got, "mend the data and prepare again", serious=False)
 
 
-def _expected(folder: Path, name: str, entry: Mapping[str, Any]) -> Iterator[Finding]:
+def _expected(folder: Path, name: str, entry: dict[str, Any]) -> Iterator[Finding]:
     """Whether the set is what its source says now."""
     row = _known(folder.name).get(name)
     where = f"{folder.name}/{name}"
@@ -123,10 +132,13 @@ def _expected(folder: Path, name: str, entry: Mapping[str, Any]) -> Iterator[Fin
         got = MINIATURE if entry["miniature"] else f"only the first {entry['limit']} rows"
         yield _finding(where, "the whole set", got, f"run data_prep/prepare.py {where}", serious=False)
         return
-    there = entry["rows"] + entry["put_aside"]["count"]
-    if row.rows not in (None, there):
-        remedy = "compare the download with what is published"
-        yield _finding(where, f"{row.rows} rows", f"{there}", remedy)
+    if lacking := missing_words(entry):
+        remedy = "get the missing files and prepare it again"
+        yield _finding(where, "the whole set", lacking, remedy, serious=False)
+    for what, expected, there in zip(("rows", "targets"), (row.rows, row.targets), counts_of(entry), strict=True):
+        if expected not in (None, there):
+            remedy = "compare the download with what is published"
+            yield _finding(where, f"{expected} {what}", f"{there}", remedy)
 
 
 def _whole(folder: Path) -> Iterator[Finding]:

@@ -8,6 +8,8 @@ from data_prep.source import SOURCES, read_source, resolve, source_names
 
 DEMO = "demo"
 """Folder of the demo's data, which a command of their own draws."""
+PSEUDO_WORDS = "pseudo_words"
+"""Folder of pseudo-words and the pictures they were found for, which another command makes."""
 
 
 def sets_by_source(names: Sequence[str]) -> Iterator[list[str]]:
@@ -27,16 +29,31 @@ def preparing(names: Sequence[str], data_root: Path) -> list[str]:
     root = shlex.quote(str(data_root))
     known = [name for name in names if (SOURCES / f"{name.partition('/')[0]}.yaml").is_file()]
     lines = []
-    if known:
-        group = next((group for group in source_names() if _sets(group) == set(known)), None)
-        asked = [group] if group is not None else [name for names in sets_by_source(known) for name in names]
-        lines.append(f"python data_prep/prepare.py {' '.join(asked)} --data-root {root}")
+    kept = [name for name in known if _is_kept(name)]
+    for part, more in (([name for name in known if name not in kept], ""), (kept, " --source DIR")):
+        if part:
+            group = next((group for group in source_names() if _sets(group) == set(part)), None)
+            asked = [group] if group is not None else [name for names in sets_by_source(part) for name in names]
+            lines.append(f"python data_prep/prepare.py {' '.join(asked)} --data-root {root}{more}")
     if any(name.startswith(f"{DEMO}/") for name in names):
         lines.append(f"python data_prep/demo.py --data-root {root}")
-    own = [name for name in names if name not in known and not name.startswith(f"{DEMO}/")]
+    for name in names:
+        if name.startswith(f"{PSEUDO_WORDS}/"):
+            recipe = f"--config {name.partition('/')[2]}.yaml --pictures DIR --phrases FILE"
+            lines.append(f"python scripts/make_pseudo_words.py {recipe} --data-root {root}")
+    made = (f"{DEMO}/", f"{PSEUDO_WORDS}/")
+    own = [name for name in names if name not in known and not name.startswith(made)]
     if own:
         lines.append(f"{', '.join(own)}: of no source; a table of your own is written as docs/data.md says")
     return lines
+
+
+def _is_kept(name: str) -> bool:
+    """Whether a set, or the first of a source, is of a folder that people keep, which is on no Hub."""
+    source, _, key = name.partition("/")
+    sets = read_source(source).sets
+    row = sets.get(key) or next(iter(sets.values()), None)
+    return row is not None and bool(row.folders)
 
 
 def _sets(name: str) -> set[str]:

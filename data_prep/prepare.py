@@ -23,7 +23,8 @@ __all__ = ["Wishes", "prepare"]
 EXAMPLE = """examples:
   python data_prep/prepare.py mmeb_v2_train --dry-run
   python data_prep/prepare.py mmeb_train/OK-VQA --limit 1000
-  python data_prep/prepare.py mmeb_eval --source /copies --source /more/copies"""
+  python data_prep/prepare.py mmeb_eval --source /copies --source /more/copies
+  python data_prep/prepare.py cirr circo --source /copies"""
 
 
 def run(source: Source, repositories: Repositories, limit: int | None, wishes: Wishes) -> int:
@@ -62,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--max-bad", type=float, default=MAX_BAD, metavar="SHARE",
         help=f"share of the rows of a table of pairs that may be put aside (default: {MAX_BAD})",
     )  # fmt: skip
+    parser.add_argument(
+        "--allow-missing", action="store_true",
+        help="leave queries and targets out of composed retrieval whose media are missing; scores are marked then",
+    )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is prepared")
     parser.add_argument("--update", action="store_true", help="take the newest commits of what no source pins")
     options = parser.parse_args(argv)
@@ -85,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         repositories = Repositories(options.data_root.resolve(), copies, options.update)
         if options.dry_run:
             return say_downloads(sources, repositories)
-        wishes = Wishes(options.max_bad, options.overwrite)
+        wishes = Wishes(options.max_bad, options.overwrite, allow_missing=options.allow_missing)
         return max(run(source, repositories, options.limit, wishes) for source in sources)
     except InputError as error:
         print(error, file=sys.stderr)

@@ -43,8 +43,8 @@ class SourceSet:
     """The row's key."""
     converter: str
     """What turns rows into pairs or a retrieval set: a name of :data:`data_prep.converters.CONVERTERS`."""
-    repo: str
-    """Repository of the rows on the Hub, ``owner/name``."""
+    repo: str = ""
+    """Repository of the rows on the Hub, ``owner/name``; empty where ``folders`` name a folder instead."""
     revision: str | None = None
     """Its commit; null resolves the newest and records it."""
     config: str | None = None
@@ -54,16 +54,31 @@ class SourceSet:
     files: tuple[str, ...] = ()
     """Patterns of the files of the rows, for repositories that are no datasets; empty finds them by config and
     split."""
+    folders: tuple[str, ...] = ()
+    """Names under which people keep rows and media that are on no Hub, below a folder of ``--source``; the first that
+    is there counts."""
+    obtain: str = ""
+    """Where one gets such a folder, and under which terms, in words."""
+    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Patterns of the files of each part that the converter reads; of several the first that fits counts. The rows of
+    pairs or queries are the part ``rows``."""
     columns: tuple[str, ...] = ()
     """Columns that the rows must have."""
     rows: int | None = None
     """Rows (pairs, or queries) that are expected; null where nobody published the number."""
+    targets: int | None = None
+    """Targets of a retrieval set that are expected; null where nobody published the number."""
     media: tuple[MediaFiles, ...] = ()
     """Media that the rows name by path."""
     options: dict[str, Any] = field(default_factory=dict)
     """What the converter is told besides."""
     licence: str = ""
     """Licence as the repository states it; empty where nobody has looked it up."""
+
+    @property
+    def origin(self) -> str:
+        """What the rows are of: the repository, or the folder under its first name."""
+        return self.repo or self.folders[0]
 
 
 @dataclass(frozen=True)
@@ -132,13 +147,22 @@ def read_source(name: str, folder: Path | None = None) -> Source:
         where = f"{path}: sets.{set_name}"
         own = _checked(values.get("options") or {}, dict[str, Any], f"{where}.options")
         values["options"] = {**common.get("options", {}), **own}
-        sets[str(set_name)] = _made(SourceSet, values, where)
+        sets[str(set_name)] = _placed(_made(SourceSet, values, where), where)
     fields_known = {"about", "includes"}
     head = {key: value for key, value in content.items() if key != "sets"}
     if unknown := sorted(head.keys() - fields_known):
         raise InputError(f"{path}: {unknown[0]}", expected="a field of a source", got=f"'{unknown[0]}'",
                          remedy=nearest(unknown[0], [*fields_known, "sets", "defaults", "like"]))  # fmt: skip
     return Source(name, head.get("about", ""), sets, tuple(head.get("includes", ())))
+
+
+def _placed(row: SourceSet, where: str) -> SourceSet:
+    """The set, if one thing says what its rows are of."""
+    if bool(row.repo) == bool(row.folders):
+        got = "both" if row.repo else "neither"
+        remedy = "folders are for what is on no Hub"
+        raise InputError(where, expected="one of repo and folders", got=got, remedy=remedy)
+    return row
 
 
 def _named(values: Any, name: str) -> Any:

@@ -9,13 +9,16 @@ in a retrieval set it is raised, for a benchmark that lacks a row is another one
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from data_prep.source import SourceSet
 from mmembed.errors import InputError
 from mmembed.items import Item, Pair
 
 Record: TypeAlias = Mapping[str, Any]
+Form = Literal["records", "values", "mapping"]
+"""How a JSON file holds its records: as such; as a list of values, each of which is the field ``value``; or as an
+object, whose entries are the fields ``key`` and ``value``."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,9 @@ class Ranked:
         candidate_groups: groups of the candidates of each query, by kind, where scores against them are wanted.
         groups: groups that each query is in, by kind, where scores of them are wanted.
         references: targets that each query shows itself.
+        missing_queries: queries that are left out because media are missing, and which: of the query itself, of its
+            right targets or of candidates of its own.
+        missing_targets: targets that are left out because their media are missing, and which.
         judged: whether the answers are public; else no query names relevant targets.
         notes: what is odd about the data, in words, and how often; the manifest tells it.
     """
@@ -104,6 +110,8 @@ class Ranked:
     candidate_groups: dict[str, dict[str, dict[str, list[str]]]] = field(default_factory=dict)
     groups: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
     references: dict[str, list[str]] = field(default_factory=dict)
+    missing_queries: dict[str, str] = field(default_factory=dict)
+    missing_targets: dict[str, str] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
     _names: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -147,9 +155,11 @@ class Converter:
         parts: configurations of the repository that are read beside each other (``queries``, ``qrels``, ``corpus``);
             empty reads the set's own alone, under the name ``rows``.
         columns: columns that the rows of each part must have; the set's own ``columns`` go before, for ``rows``.
+        forms: how JSON files of a part hold its records, where not as such.
     """
 
     pairs: ToPairs | None = None
     ranked: ToRanked | None = None
     parts: tuple[str, ...] = ()
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    forms: Mapping[str, Form] = field(default_factory=dict)

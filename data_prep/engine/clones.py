@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from data_prep.engine.fetch import HubClone, check_sha256
+from data_prep.source import SourceSet
 from mmembed.errors import InputError
 
 RAW = "raw"
@@ -81,6 +82,24 @@ class Repositories:
     copies: tuple[Path, ...] = ()
     update: bool = False
     _opened: dict[tuple[str, str | None], Clone] = field(default_factory=dict, repr=False, compare=False)
+
+    def of(self, row: SourceSet) -> Clone:
+        """The clone of a set's repository, or the folder that its rows are kept in.
+
+        Raises:
+            InputError: no copy of it lies below ``copies``; of a folder it is said where one gets it.
+        """
+        if row.repo:
+            return self.open(row.repo, row.revision)
+        named = (copies / name for copies in self.copies for name in row.folders)
+        selves = (copies for copies in self.copies if copies.absolute().name in row.folders)
+        place = next((place for place in (*named, *selves) if place.is_dir()), None)
+        if place is None:
+            expected = f"a folder {' or '.join(row.folders)} in one of --source"
+            got = ", ".join(map(str, self.copies)) or "no --source"
+            remedy = f"{row.obtain or 'it is on no Hub'}; then give the folder around it with --source"
+            raise InputError(row.origin, expected=expected, got=got, remedy=remedy)
+        return LocalClone(row.origin, place.resolve(), commit_of(place))
 
     def open(self, repo: str, revision: str | None) -> Clone:
         """The clone of a repository.

@@ -31,10 +31,10 @@ def inputs_of(clone: Clone, names: Mapping[str, Iterable[str]], media: Iterable[
 
 def changed_inputs(row: SourceSet, inputs: Mapping[str, Any], repositories: Repositories) -> bool:
     """Whether repositories are others than those that a set was made from, or changed since."""
-    pins = {row.repo: row.revision} | {media.repo: media.revision for media in row.media if media.repo}
+    pins = {media.repo: media.revision for media in row.media if media.repo}
     for repo, said in inputs.items():
         try:
-            clone = repositories.open(repo, pins.get(repo))
+            clone = repositories.of(row) if repo == row.origin else repositories.open(repo, pins.get(repo))
         except InputError:
             # preparing it says why
             return True

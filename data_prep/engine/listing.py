@@ -30,7 +30,7 @@ def print_sources(sources: Iterable[Source], data_root: Path) -> None:
             if name not in seen:
                 seen.add(name)
                 rows = "" if row.rows is None else f"{row.rows}"
-                table.add_row(name, rows, row.repo, row.licence, _state(source, row, data_root))
+                table.add_row(name, rows, row.origin, row.licence, _state(source, row, data_root))
     # a file or pipe has no width of its own
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
@@ -74,7 +74,7 @@ def say_downloads(sources: Iterable[Source], repositories: Repositories) -> int:
 
 def _needed(row: SourceSet, repositories: Repositories) -> Iterator[tuple[Clone, list[str]]]:
     """The repositories of a set, and its files in them."""
-    clone = repositories.open(row.repo, row.revision)
+    clone = repositories.of(row)
     yield clone, [name for names in row_names(row, converter_of(row), clone).values() for name in names]
     for media in row.media:
         found = find_media(row, media, repositories)

@@ -17,6 +17,12 @@ VERSION = 2
 """Counts up when the same rows become something else: sets of another version are prepared again."""
 MINIATURE = "a miniature"
 """What :func:`why_not_whole` says of a set that was drawn."""
+TARGETS, MISSING_QUERIES, MISSING_TARGETS = "targets", "missing queries", "missing targets"
+"""Notes of a retrieval set: how many targets it has, and what was left out of it because pictures are missing."""
+COMPARED = ("rows", "targets", "licence", "obtain")
+"""Fields of a set that are only compared or shown, and change nothing of what it becomes."""
+LATER = ("folders", "parts")
+"""Fields that sets were once without: empty, they do not make what was prepared then another set."""
 
 Entry: TypeAlias = dict[str, Any]
 """What the manifest says of a set: the keys of :data:`FIELDS`."""
@@ -32,7 +38,7 @@ FIELDS = {
     "miniature": bool,  # whether what it was made of was drawn
     "media": list,  # see `data_prep.engine.media_tree.Layer`
     "inputs": dict,  # see `data_prep.engine.inputs`
-    "expected": int | None,  # rows that the source expected, where all were taken
+    "expected": int | None,  # rows that the source expected, where all were taken; expected_targets beside it
     "licence": str,
 }
 """The fields of an entry, beside ``version`` and ``seconds``."""
@@ -88,7 +94,8 @@ def flaw_of(entry: Any) -> str:
 
 def stamp(row: SourceSet, limit: int | None) -> str:
     """Names what decides what a set becomes: its fields, the version and the limit; not what is only compared."""
-    fields = {key: value for key, value in asdict(row).items() if key not in ("rows", "licence")}
+    fields = {key: value for key, value in asdict(row).items() if key not in COMPARED}
+    fields = {key: value for key, value in fields.items() if value or key not in LATER}
     for media in fields["media"]:
         del media["sha256"]
     return fingerprint(json.dumps([VERSION, limit, fields], sort_keys=True))
@@ -136,8 +143,25 @@ def standing(data_root: Path, source: str, row: SourceSet) -> str:
         return MINIATURE
     if entry["limit"] is not None:
         return f"only the first {entry['limit']} rows"
-    there = entry["rows"] + entry["put_aside"]["count"]
-    return f"{there} rows where {row.rows} are expected" if row.rows not in (None, there) else ""
+    if lacking := missing_words(entry):
+        return lacking
+    there, targets = counts_of(entry)
+    if row.rows not in (None, there):
+        return f"{there} rows where {row.rows} are expected"
+    return f"{targets} targets where {row.targets} are expected" if row.targets not in (None, targets) else ""
+
+
+def counts_of(entry: Entry) -> tuple[int, int | None]:
+    """Rows and targets that the source brought, with those that were put aside or left out; None without targets."""
+    notes = entry["notes"]
+    rows = entry["rows"] + entry["put_aside"]["count"] + notes.get(MISSING_QUERIES, 0)
+    return rows, notes[TARGETS] + notes.get(MISSING_TARGETS, 0) if TARGETS in notes else None
+
+
+def missing_words(entry: Entry) -> str:
+    """What was left out of a set because its pictures are missing, in words; empty where nothing was."""
+    queries, targets = (entry["notes"].get(name, 0) for name in (MISSING_QUERIES, MISSING_TARGETS))
+    return f"without {queries} queries and {targets} targets whose media are missing" if queries or targets else ""
 
 
 def sentence(entry: Entry) -> str:
@@ -150,13 +174,16 @@ def sentence(entry: Entry) -> str:
     if aside := entry["put_aside"]["count"]:
         words.append(f"{aside} rows put aside (see the manifest); the first: {entry['put_aside']['first'][0]}")
     if is_short(entry):
-        words.append(f"EXPECTED {entry['expected']}: the data are not those that were published")
+        expected = [f"{entry['expected']}"] if entry["expected"] is not None else []
+        expected += [f"{count} targets"] if (count := entry.get("expected_targets")) is not None else []
+        words.append(f"EXPECTED {' and '.join(expected)}: the data are not those that were published")
     return "; ".join(words)
 
 
 def is_short(entry: Entry) -> bool:
-    """Whether a set has fewer or more rows than its source expected."""
-    return entry["expected"] not in (None, entry["rows"] + entry["put_aside"]["count"])
+    """Whether a set has fewer or more rows or targets than its source expected."""
+    rows, targets = counts_of(entry)
+    return entry["expected"] not in (None, rows) or entry.get("expected_targets") not in (None, targets)
 
 
 def files_of(folder: Path, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:

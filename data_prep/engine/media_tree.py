@@ -73,7 +73,7 @@ def find_media(row: SourceSet, media: MediaFiles, repositories: Repositories) ->
     Raises:
         InputError: no file fits and nothing lies unpacked.
     """
-    clone = repositories.open(media.repo or row.repo, media.revision if media.repo else row.revision)
+    clone = repositories.open(media.repo, media.revision) if media.repo else repositories.of(row)
     folder = clone.folder / _relative(media.root)
     local = not isinstance(clone, HubClone)
     # of a local copy only the archives are looked for: its media may be millions of files
@@ -91,7 +91,7 @@ def find_media(row: SourceSet, media: MediaFiles, repositories: Repositories) ->
             return Found(clone, media, (), (), inner)
     if not names:
         expected = f"media of {row.name}: {', '.join(media.files) or media.root}"
-        remedy = "copy or download them, or correct media of the source"
+        remedy = row.obtain or "copy or download them, or correct media of the source"
         raise InputError(clone.repo, expected=expected, got=f"none in {clone.folder}", remedy=remedy)
     return Found(clone, media, archives, plain, folder if plain else None)
 

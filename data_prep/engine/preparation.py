@@ -15,19 +15,23 @@ from data_prep.engine.inputs import changed_inputs, inputs_of
 from data_prep.engine.links import MADE
 from data_prep.engine.lock import locked
 from data_prep.engine.manifest import (
+    MISSING_QUERIES,
+    MISSING_TARGETS,
+    TARGETS,
     Entry,
     count_files,
     damaged,
     entry_of,
     files_of,
     is_prepared,
+    missing_words,
     read_manifest,
     record_set,
     stamp,
 )
 from data_prep.engine.media_tree import bring, find_media, lay, names_of
 from data_prep.engine.upstream_rows import Begun, front_matter, placed, read_rows, row_files
-from data_prep.engine.write_sets import PutAside, limited, write_ranked, write_table
+from data_prep.engine.write_sets import PutAside, limited, refuse_missing, write_ranked, write_table
 from data_prep.source import Source, SourceSet
 from mmembed.errors import InputError
 from mmembed.items import Pair
@@ -45,11 +49,14 @@ class Wishes:
         overwrite: prepare again what is prepared.
         compare: whether numbers of rows are compared with those that the source expects; not those of a miniature,
             which the manifest says to be one then.
+        allow_missing: leave queries and targets out of a retrieval set whose media are missing, where its converter
+            can, instead of refusing it.
     """
 
     max_bad: float = MAX_BAD
     overwrite: bool = False
     compare: bool = True
+    allow_missing: bool = False
 
 
 USUAL = Wishes()
@@ -135,14 +142,14 @@ class _Preparation:
             self._refuse_less()
         started = time.monotonic()
         converter = converter_of(self.row)
-        clone = self.repositories.open(self.row.repo, self.row.revision)
+        clone = self.repositories.of(self.row)
         names = row_names(self.row, converter, clone)
         found = [find_media(self.row, media, self.repositories) for media in self.row.media]
         clone.get(name for files in names.values() for name in files)
         layers = [layer for part in found for layer in bring(part, self._root)]
         lay(self.source, self.row.name, layers, self._root, overwrite=self.wishes.overwrite)
         self._sweep()
-        rows = {part: self._rows(clone, files, self._columns(converter, part), part) for part, files in names.items()}
+        rows = {part: self._rows(clone, files, converter, part) for part, files in names.items()}
         # not where the media lie that the set has until now
         made = next(folder for folder in self._made_folders() if folder not in self._kept())
         try:
@@ -161,6 +168,7 @@ class _Preparation:
             "media": [layer.record(self._root) for layer in layers],
             "inputs": inputs_of(clone, names, found),
             "expected": self.row.rows if whole else None,
+            "expected_targets": self.row.targets if whole else None,
             "licence": self.row.licence,
             "seconds": round(time.monotonic() - started, 1),
         })  # fmt: skip
@@ -201,6 +209,9 @@ class _Preparation:
         aside = entry["put_aside"]["count"]
         if entry["miniature"] == self.wishes.compare or aside > self.wishes.max_bad * (aside + entry["rows"]):
             return None
+        # what was missing may have come
+        if missing_words(entry):
+            return None
         asked = self.repositories.copies or self.repositories.update
         return None if asked and changed_inputs(self.row, entry["inputs"], self.repositories) else entry
 
@@ -217,9 +228,10 @@ class _Preparation:
     def _columns(self, converter: Converter, part: str) -> tuple[str, ...]:
         return (*(self.row.columns if part == "rows" else ()), *converter.columns.get(part, ()))
 
-    def _rows(self, clone: Clone, files: Sequence[str], columns: Sequence[str], part: str) -> Iterator[Record]:
-        begun = self.begun.setdefault(part, [])
-        rows = read_rows([clone.folder / file for file in files], columns, begun)
+    def _rows(self, clone: Clone, files: Sequence[str], converter: Converter, part: str) -> Iterator[Record]:
+        begun, columns = self.begun.setdefault(part, []), self._columns(converter, part)
+        form = converter.forms.get(part, "records")
+        rows = read_rows([clone.folder / file for file in files], columns, begun, form)
         limit = self.limit if part == "rows" else None
         label = f"{self.source.name}/{self.row.name}" + ("" if part == "rows" else f": {part}")
         total = limit or self.row.rows if part == "rows" else None
@@ -242,8 +254,12 @@ class _Preparation:
     def _ranked(self, converter: ToRanked | None, rows: Mapping[str, Iterator[Record]], made: Path) -> Entry:
         assert converter is not None, "a converter makes pairs or a retrieval set"
         ranked = limited(converter(rows, self.row, self._media(made)), self.limit)
+        if not self.wishes.allow_missing:
+            refuse_missing(ranked, self._tree)
         files = write_ranked(self._folder / self.row.name, ranked, self._unrecord)
-        notes = {**ranked.notes, "targets": len(ranked.corpus)}
+        notes = {**ranked.notes, TARGETS: len(ranked.corpus)}
+        missing = {MISSING_QUERIES: ranked.missing_queries, MISSING_TARGETS: ranked.missing_targets}
+        notes |= {name: len(left_out) for name, left_out in missing.items() if left_out}
         return self._written("retrieval set", made, files, len(ranked.queries), PutAside(), notes)
 
     def _unrecord(self) -> None:

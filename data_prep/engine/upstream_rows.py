@@ -1,5 +1,6 @@
 """The rows of a publisher: which files hold a configuration's split, and their records one by one."""
 
+import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from data_prep.converters import Record
+from data_prep.converters import Form, Record
 from data_prep.engine.pointers import refuse_pointer
 from data_prep.source import SourceSet
 from mmembed.errors import InputError, nearest
@@ -19,6 +20,7 @@ Match: TypeAlias = Callable[[str], list[str]]
 """Files of a repository that a pattern fits, sorted, as paths below it."""
 
 SUFFIXES = (".parquet", ".jsonl", ".json")
+"""Of the files that are looked for where no source names them."""
 BATCH_ROWS = 32
 """Rows turned to Python at a time: bounds the memory of tables with pictures inside."""
 Begun: TypeAlias = list[tuple[int, Path]]
@@ -115,14 +117,17 @@ def front_matter(readme: Path) -> dict[str, Any]:
 def row_files(row: SourceSet, part: str | None, front: Mapping[str, Any], match: Match) -> list[str]:
     """Files that hold the rows of a set, or of one part of it.
 
-    The set's own ``files`` go before the front matter, and this before the usual places. ``{part}`` in a pattern stands
-    for the part.
+    The set's own ``parts`` go before its ``files``, these before the front matter, and this before the usual places.
+    ``{part}`` in a pattern of ``files`` stands for the part.
 
     Raises:
         InputError: no file fits: the patterns are named; or shards are missing.
     """
     config = part or row.config
-    if row.files:
+    if own := row.parts.get(part or "rows"):
+        patterns = list(own)
+        found = next((files for pattern in patterns if (files := match(pattern))), [])
+    elif row.files:
         patterns = [pattern.replace("{part}", part or "") for pattern in row.files]
         found = [file for pattern in patterns for file in match(pattern)]
     else:
@@ -133,12 +138,12 @@ def row_files(row: SourceSet, part: str | None, front: Mapping[str, Any], match:
             found = next((files for pattern in usual if (files := match(pattern))), [])
             patterns = patterns or usual[:6]
     if not found:
-        where = f"{row.repo}: {config or 'rows'}, split {row.split}"
+        where = f"{row.origin}: {config or 'rows'}" + (f", split {row.split}" if row.repo else "")
         expected = f"files like {', '.join(patterns)}"
-        remedy = "download it again, or correct config, split or files of the source"
+        remedy = row.obtain or "download it again, or correct config, split or files of the source"
         raise InputError(where, expected=expected, got="none", remedy=remedy)
     found = list(dict.fromkeys(found))
-    check_shards(row.repo, found)
+    check_shards(row.origin, found)
     return found
 
 
@@ -182,13 +187,16 @@ def placed(error: InputError, begun: Mapping[str, Begun]) -> InputError:
     return type(error)(where, expected=error.expected, got=error.got, remedy=error.remedy)
 
 
-def read_rows(files: Sequence[Path], columns: Iterable[str] = (), begun: Begun | None = None) -> Iterator[Record]:
+def read_rows(
+    files: Sequence[Path], columns: Iterable[str] = (), begun: Begun | None = None, form: Form = "records"
+) -> Iterator[Record]:
     """The records of files, one after the other, in order.
 
     Args:
-        files: .parquet, .jsonl, or .json (a list of objects, or an object a line).
+        files: .parquet, .jsonl, .json (a list of objects, or an object a line), or .csv, whose fields are all texts.
         columns: fields that every file must have; JSON lines that lack one are refused line by line.
         begun: takes each file when it is opened.
+        form: how a .json file holds them, see :data:`data_prep.converters.Form`.
 
     Raises:
         InputError: another suffix, a file that is corrupt or cut off, or a missing column: the file is named.
@@ -197,20 +205,24 @@ def read_rows(files: Sequence[Path], columns: Iterable[str] = (), begun: Begun |
     for file in files:
         if begun is not None:
             begun.append((number, file))
-        for record in _records(file, wanted):
+        for record in _records(file, wanted, form):
             number += 1
             yield record
 
 
-def _records(file: Path, columns: tuple[str, ...]) -> Iterator[Record]:
+def _records(file: Path, columns: tuple[str, ...], form: Form) -> Iterator[Record]:
     refuse_pointer(file, "rows")
+    if form != "records":
+        return _values(file, form)
+    if file.suffix == ".csv":
+        return _csv(file, columns)
     if file.suffix == ".parquet":
         return _parquet(file, columns)
     if file.suffix == ".jsonl" or (file.suffix == ".json" and not _is_list(file)):
         return _lines(file, columns)
     if file.suffix == ".json":
         return _list(file, columns)
-    expected = f"a file of rows ({', '.join(SUFFIXES)})"
+    expected = f"a file of rows ({', '.join((*SUFFIXES, '.csv'))})"
     raise InputError(file, expected=expected, got=f"'{file.suffix}'", remedy="correct files of the source")
 
 
@@ -255,6 +267,34 @@ def _is_list(file: Path) -> bool:
 def _list(file: Path, columns: tuple[str, ...]) -> Iterator[Record]:
     for number, value in enumerate(_json(file.read_bytes(), str(file))):
         yield _record(value, columns, f"{file}: row {number}")
+
+
+def _values(file: Path, form: Form) -> Iterator[Record]:
+    """The records of a JSON file that holds none: its values, or what it has under each key."""
+    content = _json(file.read_bytes(), str(file))
+    kind, expected = (list, "a JSON list") if form == "values" else (dict, "a JSON object")
+    if not isinstance(content, kind):
+        raise InputError(file, expected=expected, got=type(content).__name__, remedy="download the file again")
+    if isinstance(content, dict):
+        return ({"key": key, "value": value} for key, value in content.items())
+    return ({"value": value} for value in content)
+
+
+def _csv(file: Path, columns: tuple[str, ...]) -> Iterator[Record]:
+    remedy = "download it again: it is corrupt or cut off"
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            rows = csv.DictReader(lines, strict=True)
+            known = rows.fieldnames or ()
+            check_columns(file, columns, known)
+            for row in rows:
+                # what there is no column for stands under None, and None where a field is missing
+                if None in row or None in row.values():
+                    where, expected = f"{file}: line {rows.line_num}", f"{len(known)} fields"
+                    raise InputError(where, expected=expected, got="another number", remedy=remedy)
+                yield row
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(file, expected="a whole CSV file in UTF-8", got=error, remedy=remedy) from error
 
 
 def _json(data: bytes, where: str) -> Any:

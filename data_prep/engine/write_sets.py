@@ -119,6 +119,20 @@ def write_ranked(folder: Path, ranked: Ranked, ready: Callable[[], None] = lambd
     return sorted(folder.glob("*.jsonl"))
 
 
+def refuse_missing(ranked: Ranked, media: Path) -> None:
+    """Refuse a set that queries or targets were left out of because their media are missing.
+
+    Raises:
+        InputError: says how many, and the first that is missing.
+    """
+    queries, targets = ranked.missing_queries, ranked.missing_targets
+    if queries or targets:
+        first = next(iter((*targets.values(), *queries.values())))
+        got = f"none for {len(targets)} targets and {len(queries)} queries; the first: {first}"
+        remedy = "get them, or leave these out with --allow-missing: every score is then marked as one of a part"
+        raise InputError(media, expected="the media of all queries and targets", got=got, remedy=remedy)
+
+
 def limited(ranked: Ranked, limit: int | None) -> Ranked:
     """The set with its first queries alone, and the corpus that they need."""
     if limit is None:

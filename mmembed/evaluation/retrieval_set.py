@@ -6,13 +6,14 @@ On disk a set is a folder of ``queries`` and ``corpus`` (``.jsonl`` or ``.parque
 queries ``groups.jsonl`` (``{"query_id": "q1", "groups": {"category": "dress", "aspect": ["addition", "negation"]}}``),
 and where they are wanted against parts of a query's candidates ``candidate_groups.jsonl`` (``{"query_id": "q1",
 "groups": {"swap": {"object": ["d2", "d5"], "scene": ["d3"]}}}``). Where a query shows a picture that is in the corpus,
-``references.jsonl`` names it (``{"query_id": "q1", "targets": ["d4"]}``). A set whose answers are not public has no
-``relevance.jsonl``.
+``references.jsonl`` names it (``{"query_id": "q1", "targets": ["d4"]}``, or no target). A set whose answers are not
+public has no ``relevance.jsonl``.
 """
 
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -61,7 +62,7 @@ class RetrievalSet:
         candidates: for each query the targets it may rank; None where every query ranks the corpus.
         groups: for each query the groups it is in, by kind; empty where there are none.
         candidate_groups: for each query groups of its candidates, by kind; empty where there are none.
-        references: for each query the targets that it shows itself; empty where nobody says.
+        references: for each query the targets that it shows itself, which may be none; empty where nobody says.
 
     Raises:
         InputError: an id that names nothing, a query without a relevant target, or whose candidates
@@ -98,7 +99,7 @@ class RetrievalSet:
         if self.references:
             _check_covers(self.references, self.queries, "references")
             for query_id, own in self.references.items():
-                check_candidates(own, self.corpus, f"references: query {query_id}")
+                check_candidates(own, self.corpus, f"references: query {query_id}", none=True)
 
     @property
     def judged(self) -> bool:
@@ -158,13 +159,13 @@ def read_retrieval_set(folder: Path | str) -> RetrievalSet:
     # one string for a target, however many queries rank it
     names = {target: target for target in corpus}
 
-    def ranked(row: Any, where: str) -> list[str]:
-        return [names[target] for target in check_candidates(row, corpus, where)]
+    def ranked(row: Any, where: str, none: bool = False) -> list[str]:
+        return [names[target] for target in check_candidates(row, corpus, where, none=none)]
 
     path = folder / "candidates.jsonl"
     candidates = _read_rows(path, queries, ranked) if path.exists() else None
     path = folder / "references.jsonl"
-    references = _read_rows(path, queries, ranked) if path.exists() else {}
+    references = _read_rows(path, queries, partial(ranked, none=True)) if path.exists() else {}
     path = folder / "groups.jsonl"
     groups = _read_rows(path, queries, check_groups, name="groups") if path.exists() else {}
     path = folder / "candidate_groups.jsonl"
@@ -201,9 +202,9 @@ def check_relevance(targets: Any, corpus: Mapping[str, Item], where: str) -> dic
     return {target: float(grade) for target, grade in targets.items()}
 
 
-def check_candidates(targets: Any, corpus: Mapping[str, Item], where: str) -> list[str]:
-    """The candidates of one query, every target known and named once."""
-    if not isinstance(targets, list) or not targets:
+def check_candidates(targets: Any, corpus: Mapping[str, Item], where: str, *, none: bool = False) -> list[str]:
+    """The candidates of one query, every target known and named once; none at all only where that is said."""
+    if not isinstance(targets, list) or not (targets or none):
         raise InputError(
             f"{where}: targets", expected="a list of target ids", got=repr(targets), remedy='write ["d7", "d2"]'
         )

@@ -43,8 +43,13 @@ class Scoring:
         if task.ndcg_fault_seed is not None:
             self._grades = permuted_grades(self._grades, task.ndcg_fault_seed)
         own = retrieval_set.candidates if task.candidates == "local" else None
-        num_shared = len(retrieval_set.corpus)
-        self._sizes = [num_shared if own is None else len(own[query_id]) for query_id in retrieval_set.queries]
+        out = retrieval_set.references if task.reference == "removed" else {}
+        self._sizes = [
+            len(retrieval_set.corpus) - len(out.get(query_id, ()))
+            if own is None
+            else len(set(own[query_id]) - set(out.get(query_id, ())))
+            for query_id in retrieval_set.queries
+        ]
         self._clusters = list(map(_pictures, retrieval_set.queries.values())) if task.interval == "pictures" else []
         if task.macro is not None:
             _check_kind(task, self.groups)

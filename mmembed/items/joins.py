@@ -17,7 +17,7 @@ Texts: TypeAlias = Sequence[str]
 MAX_WORDS = 30
 """Words that CoVR keeps of a query."""
 _EDGES = ".?, "
-_PUNCTUATION = re.compile(r"[^\w\s]")
+_REMOVED_BY_COVR = re.compile(r"[.!\"()*#:;~]")
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def _after_comma(texts: Texts) -> tuple[str, ...]:
 
 
 def _bare_words(texts: Texts) -> tuple[str, ...]:
-    """Lower case without punctuation, at most 30 words (CoVR, arXiv:2308.14746)."""
-    words = _PUNCTUATION.sub("", " and ".join(text for text in texts if text.strip()).lower()).split()
+    """Lower case, most punctuation made spaces, at most 30 words (CoVR, arXiv:2308.14746)."""
+    words = _REMOVED_BY_COVR.sub(" ", " and ".join(text for text in texts if text.strip()).lower()).split()
     return (" ".join(words[:MAX_WORDS]),)
 
 
@@ -102,8 +102,8 @@ def _sentence_parts(texts: Texts) -> tuple[str, ...]:
 
 
 def _commas(texts: Texts) -> tuple[str, ...]:
-    """Both orders behind commas (E5-V, arXiv:2407.12580)."""
-    kept = [text.strip() for text in texts if text.strip()]
+    """Both orders behind commas, stripped (E5-V, arXiv:2407.12580)."""
+    kept = _stripped(texts)
     return ", ".join(kept), ", ".join(reversed(kept))
 
 
