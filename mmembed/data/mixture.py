@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from mmembed.data.pair_views import mirrored, with_query_media
 from mmembed.data.sampler import Row, Sampler
 from mmembed.data.settings import Sampling, Source
 from mmembed.data.tables import PairTable, open_table
@@ -68,19 +69,27 @@ class Mixture:
 def as_drawn(pair: Pair, name: str, source: Source) -> Pair:
     """A pair of a table as training sees it: the first of its positives and negatives, and the name of its source.
 
-    A query that brings no instruction gets the source's; targets stay as they are.
+    Then what :mod:`mmembed.data.pair_views` makes of it, where the source says so. A query that brings no instruction
+    gets the source's; targets stay as they are.
+
+    Raises:
+        InputError: the pair has not what the view needs; the field is named.
     """
     positives, negatives = slice(source.max_positives), slice(source.max_negatives)
     of_positives, of_negatives = pair.teacher_scores[: len(pair.positives)], pair.teacher_scores[len(pair.positives) :]
-    return replace(
+    pair = replace(
         pair,
         source=name,
-        query=Item.of(pair.query, source.instruction),
         positives=pair.positives[positives],
         negatives=pair.negatives[negatives],
         teacher_scores=of_positives[positives] + of_negatives[negatives],
         target_ids=pair.target_ids[positives],
     )
+    if source.query_image_negative:
+        pair = with_query_media(pair)
+    if source.mirrored:
+        pair = mirrored(pair)
+    return replace(pair, query=Item.of(pair.query, source.instruction))
 
 
 def open_mixture(sources: Mapping[str, Source], sampling: Sampling, *, seed: int, data_root: Path | str) -> Mixture:

@@ -39,6 +39,15 @@ class Source:
     max_negatives: int | None = None
     """Use only the first hard negatives of each row; None uses all, 0 none."""
 
+    query_image_negative: bool = False
+    """Add what a composed query shows, without its words, to the hard negatives of its row, before those of the
+    table: decisive for composed retrieval (MegaPairs, arXiv:2412.14475). A row that has it is left as it is."""
+
+    mirrored: bool = False
+    """Turn each row round: the query's media alone are asked for, the hard negatives answer, and the positives are the
+    hard negatives (the second term of InstructCIR's loss, arXiv:2412.05756). For a second source of the same table; its
+    loss and that of the first, each with ``in_batch: source``, average to the published two terms."""
+
     def __post_init__(self) -> None:
         if not (self.weight >= 0 and math.isfinite(self.weight)):
             raise InputError(
@@ -53,6 +62,16 @@ class Source:
                 raise InputError(
                     f"source.{name}", expected=f"{least} or more", got=value, remedy="leave it out to use all"
                 )
+        if self.mirrored and self.query_image_negative:
+            raise InputError(
+                "source.mirrored", expected="query_image_negative false beside it, for there the picture is the query",
+                got="both", remedy="give query_image_negative to the source that is not mirrored",
+            )  # fmt: skip
+        if self.mirrored and self.max_negatives == 0:
+            raise InputError(
+                "source.mirrored", expected="hard negatives, which answer a mirrored query", got="max_negatives 0",
+                remedy="leave max_negatives out",
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)
