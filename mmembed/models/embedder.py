@@ -231,6 +231,7 @@ class Embedder(nn.Module):
         adapter: str | None = None,
         profile: str | None = None,
         device: str | torch.device | None = None,
+        pooler_weights: str | Path | None = None,
         regions: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> Self:
@@ -241,6 +242,8 @@ class Embedder(nn.Module):
             adapter: LoRA or DoRA to load onto it.
             profile: how a released checkpoint embeds, e.g. ``vlm2vec``; what ``embedder.yaml`` says is used otherwise.
             device: where to put it; a GPU if there is one.
+            pooler_weights: file of the pooler's or composer's weights, e.g. a released ``SEARLE_ViT-B32.pt``; what the
+                settings name is used otherwise.
             regions: settings of the region encoder by name, e.g. ``{"checkpoint": "sam2.1_hiera_base_plus.pt"}``.
             overrides: settings of the backbone by name, e.g. ``dtype="bfloat16"``, ``max_pixels=...``.
 
@@ -264,6 +267,8 @@ class Embedder(nn.Module):
             file = getattr(settings, key)
             is_beside = file is not None and file.startswith("./")
             files[key] = beside(str(model), file.removeprefix("./"), revision) if is_beside else file
+        if pooler_weights is not None:
+            files["pooler_weights"] = str(pooler_weights)
         embedder = cls(replace(settings, backbone=replace(backbone, **places), **files))
         embedder._refuse_untrained(str(model))
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -286,7 +291,7 @@ class Embedder(nn.Module):
                 key = file.replace(".safetensors", "_weights")
                 raise InputError(
                     model, expected=f"the {name}'s trained weights, {file}", got=f"{key}: null",
-                    remedy=f"train the {name} first: Embedder(settings) starts it afresh",
+                    remedy=f"name its file in {key}, or train the {name} first: Embedder(settings) starts it afresh",
                 )  # fmt: skip
 
     def _trainable(self) -> frozenset[str]:
@@ -303,7 +308,9 @@ class Embedder(nn.Module):
 
     def _row(self, i: int, item: Item, side: Side) -> Row:
         try:
-            return self.backbone.preprocessor(item, side)
+            row = self.backbone.preprocessor(item, side)
+            self.pooler.check(row)
+            return row
         except InputError as error:
             raise error.within(f"item {i}") from error
 

@@ -49,6 +49,7 @@ def identity(model: Embedder) -> dict[str, str]:
         "weights": weights_fingerprint(base),
         "adapter": fingerprint(weights_fingerprint(adapter), _adapter_config(model)) if adapter else "none",
         **model.backbone.facts(),
+        **model.pooler.facts(),
         **_settings(model),
         "device": model.device.type,
         **{f"library.{name}": _version(name) for name in LIBRARIES},

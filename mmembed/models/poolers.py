@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmembed.errors import InputError
 from mmembed.models.prompts import Kind
-from mmembed.models.sequence import Hidden, Sequence
+from mmembed.models.sequence import Hidden, Row, Sequence
 from mmembed.models.settings import KindName
 
 if TYPE_CHECKING:
@@ -37,6 +37,17 @@ class Pooler(nn.Module):
             backbone: that gave it.
         """
         return sequence
+
+    def check(self, row: Row) -> None:
+        """Refuse a row that has no vector by it, while its item is still known.
+
+        Raises:
+            InputError: what the row lacks.
+        """
+
+    def facts(self) -> dict[str, str]:
+        """What its vectors depend on besides weights and settings, by name: files that the settings name."""
+        return {}
 
     def forward(self, hidden: Hidden) -> Tensor:
         """Pool; see the concrete poolers."""

@@ -1,6 +1,6 @@
 """What lies beside saved weights: ``embedder.yaml`` and changes to it, an adapter's base, weights of other parts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -165,8 +165,10 @@ def load_part(part: nn.Module, path: str, name: str) -> None:
         InputError: no such file, or a missing or unexpected weight, or one of another shape; they are listed.
     """
     if not Path(path).is_file():
-        raise InputError(path, expected=f"the {name}'s weights", got="no such file", remedy="save the model again")
-    state = _read_part(path, name)
+        raise InputError(
+            path, expected=f"the {name}'s weights", got="no such file", remedy="check the path, or save the model again"
+        )
+    state = _read_part(part, path, name)
     refuse_difference(
         path,
         state,
@@ -177,19 +179,32 @@ def load_part(part: nn.Module, path: str, name: str) -> None:
     part.load_state_dict(state, strict=False)
 
 
-def _read_part(path: str, name: str) -> dict[str, Tensor]:
-    """Weights of a safetensors file, or of a released ``.pth`` whose dicts of dicts are joined by dots (VIRTUE)."""
+def _read_part(part: nn.Module, path: str, name: str) -> dict[str, Tensor]:
+    """Weights of a safetensors file, or of a released one of torch's own.
+
+    A part that knows the layouts of released files has a method ``released``; otherwise dicts of dicts are joined by
+    dots (VIRTUE).
+    """
+    released: Callable[[Mapping[str, Any]], dict[str, Any]] = getattr(part, "released", _joined)
     if Path(path).suffix == ".safetensors":
-        return dict(load_file(path))
-    values = read_torch_file(path, f"the {name}'s weights", "download it again")
+        with in_words(path):
+            values: Any = load_file(path)
+    else:
+        values = read_torch_file(path, f"the {name}'s weights", "download it again")
+    state = released(values) if isinstance(values, dict) else {}
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        held = ", ".join(map(str, values)) if isinstance(values, dict) else type(values).__name__
+        raise InputError(
+            path, expected=f"the {name}'s weights by name", got=held[:200] or "nothing", remedy="download it again"
+        )
+    return state
+
+
+def _joined(values: Mapping[str, Any]) -> dict[str, Any]:
     state: dict[str, Any] = {}
-    for outer, inner in values.items() if isinstance(values, dict) else ():
+    for outer, inner in values.items():
         state |= (
             {f"{outer}.{key}": value for key, value in inner.items()} if isinstance(inner, dict) else {outer: inner}
-        )
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(
-            path, expected=f"the {name}'s weights by name", got=type(values).__name__, remedy="download it again"
         )
     return state
 

@@ -31,7 +31,7 @@ def test_every_profile_reads_as_settings():
     assert families == {
         **dict.fromkeys(("chat", "gme", "lamra", "u_marvel", "virtue", "vlm2vec", "vlm2vec_v1"), "QwenVL"),
         **dict.fromkeys(("e5_v", "instructcir", "vlm2vec_llava_next"), "Llava"),
-        "clip": "DualEncoder",
+        **dict.fromkeys(("clip", "lincir", "pic2word", "searle"), "DualEncoder"),
         "mme5": "Mllama",
         "vlm2vec_phi3_v": "Phi3V",
     }

@@ -31,6 +31,7 @@ from mmembed.models.settings.poolers import (
     TokenId,
 )
 from mmembed.models.settings.prompts import ChatPrompt, Phrases, PromptStyle, RawPrompt, Request
+from mmembed.models.settings.pseudo_words import Phi, Pic2Word, PseudoWordSettings, TextualInversion
 from mmembed.models.settings.qwen_vl import PixelBudget, QwenVL
 from mmembed.models.settings.regions import (
     Crop,
@@ -69,12 +70,15 @@ __all__ = [
     "Mllama",
     "MultiLayer",
     "Overlay",
+    "Phi",
     "Phi3V",
     "Phrases",
+    "Pic2Word",
     "PixelBudget",
     "PoolerSettings",
     "Product",
     "PromptStyle",
+    "PseudoWordSettings",
     "QwenVL",
     "RawPrompt",
     "RegionEncoderSettings",
@@ -89,6 +93,7 @@ __all__ = [
     "Sum",
     "TextModel",
     "TextRegions",
+    "TextualInversion",
     "TimmTower",
     "TokenId",
     "VisionLanguageSettings",

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from open_clip.modified_resnet import ModifiedResNet
 from open_clip.utils import to_2tuple
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -23,12 +22,14 @@ from mmembed.models.backbones.dual_encoder.checkpoint import DualCheckpoint, ope
 from mmembed.models.backbones.dual_encoder.fused import refuse_fused, refuse_wrapped
 from mmembed.models.backbones.dual_encoder.means import mean_vectors
 from mmembed.models.backbones.dual_encoder.preprocess import DualEncoderPreprocessor
+from mmembed.models.backbones.dual_encoder.recompute import recompute_activations
 from mmembed.models.backbones.dual_encoder.scratch import make_scratch
 from mmembed.models.backbones.dual_encoder.text import TextTower
+from mmembed.models.backbones.dual_encoder.tokens import single_token, vocabulary
 from mmembed.models.opening import exactly_one
 from mmembed.models.prompts import Kind
 from mmembed.models.region_encoders.preparer import RegionPreparer
-from mmembed.models.sequence import Batch, Features, Hidden, Padding, Sequence
+from mmembed.models.sequence import Batch, Features, Hidden, Padding, Sequence, collate
 from mmembed.models.settings import ComposerSettings, DualEncoder, Lora, PoolerSettings, PromptStyle, Sum
 
 # pixels of a convolutional tower's picture to a side of what counts as a patch
@@ -73,7 +74,7 @@ class DualEncoderBackbone(Backbone):
         self.register_buffer("mean", torch.tensor(facts["mean"])[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(facts["std"])[:, None, None], persistent=False)
         if settings.gradient_checkpointing:
-            _recompute_activations(self.model)
+            recompute_activations(self.model)
 
     @classmethod
     def open(
@@ -100,6 +101,11 @@ class DualEncoderBackbone(Backbone):
         """The image tower with its projection."""
         return self.model.visual
 
+    @property
+    def word_width(self) -> int:
+        """W, numbers of a word where the text tower takes it."""
+        return int(self.text.table.embedding_dim)
+
     def train(self, mode: bool = True) -> "DualEncoderBackbone":
         """Batch normalisation keeps the statistics it has, for a vector must not depend on the rows beside it."""
         super().train(mode)
@@ -122,7 +128,7 @@ class DualEncoderBackbone(Backbone):
 
     def token_id(self, word: str) -> int:
         """See :meth:`Backbone.token_id`."""
-        raise InputError("pooler", expected="a composer: a dual encoder pools no tokens", got=word, remedy="use Sum")
+        return single_token(self.preprocessor, word)
 
     def vision(self, batch: Batch) -> Features:
         """One tower forward over the distinct media: for each the vectors ``[F, D]`` of its frames, of any length."""
@@ -155,10 +161,15 @@ class DualEncoderBackbone(Backbone):
             embeds, batch.ids, batch.lengths, batch.positions, batch.kinds, visual, batch.is_query, context=context
         )
 
+    def texts(self, texts: Iterable[str]) -> Sequence:
+        """Texts as they are, one a row: neither the prompt's phrases nor any region is told."""
+        rows = [self.preprocessor.text_row(text) for text in texts]
+        return self.embed(collate(rows).to(self.mean.device), Features([]))
+
     def run(self, sequence: Sequence, layers: tuple[int, ...] = ()) -> Hidden:
         """For each row the vector of its media, if it has any, and then the vector of its text, in float32."""
-        media, media_rows = self._media(sequence)
-        words, word_rows = self._words(sequence)
+        media, media_rows = self.media(sequence)
+        words, word_rows = self.words(sequence)
         order = torch.cat([media_rows, word_rows]).argsort(stable=True)
         first = sequence.kinds[sequence.lengths.cumsum(0) - sequence.lengths]
         kinds = torch.cat([first[media_rows], torch.full_like(first[word_rows], int(Kind.TEXT))])
@@ -166,20 +177,8 @@ class DualEncoderBackbone(Backbone):
         lengths = torch.bincount(torch.cat([media_rows, word_rows]), minlength=len(sequence.lengths))
         return Hidden(states, torch.full_like(order, -1), lengths, kinds[order], sequence.is_query)
 
-    def facts(self) -> dict[str, str]:
-        """Config, tokenizer and preprocessing of the checkpoint."""
-        return {
-            "config": fingerprint(json.dumps(self.checkpoint.config, sort_keys=True)),
-            "tokenizer": fingerprint(*_vocabulary(self.checkpoint.tokenizer)),
-            "preprocessing": fingerprint(json.dumps(self.checkpoint.preprocessing, sort_keys=True)),
-        }
-
-    def save(self, directory: Path) -> None:
-        """Write a checkpoint that open_clip opens as ``local-dir:``."""
-        save_checkpoint(self.checkpoint, directory)
-
-    def _media(self, sequence: Sequence) -> tuple[Tensor, Tensor]:
-        """One vector for the media of each row that has any, and which rows these are."""
+    def media(self, sequence: Sequence) -> tuple[Tensor, Tensor]:
+        """One vector ``[N, D]`` for the media of each row that has any, of any length, and which rows these are."""
         frames = [medium for media in sequence.context for medium in media]
         counts = sequence.lengths.new_tensor([len(media) for media in sequence.context])
         rows = counts.nonzero()[:, 0]
@@ -190,8 +189,8 @@ class DualEncoderBackbone(Backbone):
         each = mean_vectors(torch.cat(frames).float(), sizes, as_they_are=kept)
         return mean_vectors(each, counts[rows], as_they_are=kept), rows
 
-    def _words(self, sequence: Sequence) -> tuple[Tensor, Tensor]:
-        """One vector for the text of each row that has any, and which rows these are."""
+    def words(self, sequence: Sequence) -> tuple[Tensor, Tensor]:
+        """One vector ``[N, D]`` for the text of each row that has any, of any length, and which rows these are."""
         numbers = torch.arange(len(sequence.lengths), device=sequence.lengths.device)
         owner = torch.repeat_interleave(numbers, sequence.lengths)[~sequence.visual]
         lengths = torch.bincount(owner, minlength=len(numbers))
@@ -204,6 +203,18 @@ class DualEncoderBackbone(Backbone):
         count("language_tokens", len(owner))
         count("padded_tokens", ids.numel())
         return self.text.encode(ids, embeds).float(), rows
+
+    def facts(self) -> dict[str, str]:
+        """Config, tokenizer and preprocessing of the checkpoint."""
+        return {
+            "config": fingerprint(json.dumps(self.checkpoint.config, sort_keys=True)),
+            "tokenizer": fingerprint(*vocabulary(self.checkpoint.tokenizer)),
+            "preprocessing": fingerprint(json.dumps(self.checkpoint.preprocessing, sort_keys=True)),
+        }
+
+    def save(self, directory: Path) -> None:
+        """Write a checkpoint that open_clip opens as ``local-dir:``."""
+        save_checkpoint(self.checkpoint, directory)
 
 
 def _grid(visual: Any) -> tuple[int, int]:
@@ -219,26 +230,3 @@ def _rows_of_slots(batch: Batch, visual: Tensor) -> list[int]:
     owner = torch.repeat_interleave(torch.arange(len(batch), device=visual.device), batch.lengths)[visual]
     sizes = batch.grids.prod(-1)[batch.slots]
     return list(owner[sizes.cumsum(0) - sizes].tolist())
-
-
-def _recompute_activations(model: Any) -> None:
-    """As open_clip does, but for towers where it would go on without in silence."""
-    visual = model.visual
-    refused = InputError(
-        "backbone.gradient_checkpointing", expected="an image tower that can recompute its activations",
-        got=type(getattr(visual, "trunk", visual)).__name__, remedy="leave it out",
-    )  # fmt: skip
-    if isinstance(visual, ModifiedResNet):
-        raise refused
-    try:
-        getattr(visual, "trunk", visual).set_grad_checkpointing(True)
-    except (AssertionError, AttributeError) as error:
-        raise refused from error
-    model.set_grad_checkpointing(True)
-
-
-def _vocabulary(tokenizer: Any) -> tuple[str, ...]:
-    read = getattr(tokenizer, "tokenizer", None)
-    words = json.dumps(tokenizer.encoder) if read is None else read.backend_tokenizer.to_str()
-    kept = {name: value for name, value in vars(tokenizer).items() if isinstance(value, str | int | bool)}
-    return type(tokenizer).__name__, words, tokenizer.clean_fn.__name__, json.dumps(kept, sort_keys=True)

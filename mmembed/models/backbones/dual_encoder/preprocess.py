@@ -90,9 +90,15 @@ class DualEncoderPreprocessor(MediaPreprocessor):
             side=side,
         )
 
+    def text_row(self, text: str) -> Row:
+        """A row of a text as it is."""
+        ids = torch.tensor(self.read(text))
+        kinds = torch.full_like(ids, int(Kind.TEXT), dtype=torch.uint8)
+        return Row(ids, kinds, sequential_positions(len(ids)), (), "query")
+
     def filler(self) -> Item:
-        """A small item for which both towers run, with a region where there is an encoder."""
-        return Item((self.filler_picture(), "filler"))
+        """A small item for which both towers run, and a composer's weights; with a region where there is an encoder."""
+        return Item((self.filler_picture(), "filler"), verbatim=False)
 
     def read(self, text: str) -> list[int]:
         """The text's tokens, cut at the tower's context as open_clip cuts them, without the padding behind them."""
