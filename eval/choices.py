@@ -51,6 +51,47 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--expected", metavar="ENTRY", help="compare with this entry of eval/expected/BENCHMARK.yaml")
 
 
+def add_composed(parser: argparse.ArgumentParser) -> None:
+    """The options for composed queries, and for files of predictions."""
+    composed = parser.add_argument_group("composed queries, and predictions of others")
+    composed.add_argument(
+        "--baselines", action="store_true", help="score the pictures alone, the words alone and their sum beside them"
+    )
+    composed.add_argument(
+        "--rewritten", type=Path, metavar="DIR",
+        help="ask with the texts of DIR/TASK.jsonl, which data_prep/rewrite_queries.py writes (CIReVL)",
+    )  # fmt: skip
+    composed.add_argument(
+        "--score", type=Path, metavar="FILE",
+        help='score this file of CIRR, of CIRCO, or of {"query id": ["target id", ...]}; needs no model',
+    )  # fmt: skip
+
+
+def check_together(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse options that do not go together, as the parser does."""
+    if options.score is None:
+        for name in ("model", "output"):
+            if getattr(options, name) is None:
+                parser.error(f"--{name} is required, but for --score")
+        if options.rewritten and (options.baselines or options.why_not_cached):
+            parser.error("--rewritten asks with texts alone, and so has no --baselines and no --why-not-cached")
+        return
+    unused = (
+        "model",
+        "baselines",
+        "rewritten",
+        "quick",
+        "miniature",
+        "expected",
+        "leaderboard",
+        "why_not_cached",
+        "ndcg_fault",
+    )
+    for name in unused:
+        if getattr(options, name) not in (None, False):
+            parser.error(f"--score embeds nothing, and so has no --{name.replace('_', '-')}")
+
+
 def chosen(benchmark: Benchmark, options: argparse.Namespace) -> tuple[Benchmark, list[str]]:
     """The benchmark as the options word it, and the names of the tasks that they choose.
 

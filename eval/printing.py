@@ -31,6 +31,17 @@ def show(scores: Mapping[str, Any], benchmark: Benchmark, expected: "Expected | 
             console().print(table)
 
 
+def show_metrics(row: Mapping[str, Any]) -> None:
+    """Print hits and the task's metric at every cut-off, times 100 with the digits that papers compare, and groups."""
+    kinds = dict.fromkeys(("hit", "best_hit", row["metric"].partition("@")[0]))
+    for name, value in row["metrics"].items():
+        if name.partition("@")[0] in kinds:
+            print(f"  {name:<30}{100 * value:9.4f}")
+    for kind, groups in row["groups"].items():
+        for name, group in groups.items():
+            print(f"  {row['metric']}, {kind} {name}: {100 * group['score']:.4f} of {group['queries']}")
+
+
 def show_failures(scores: Mapping[str, Any]) -> None:
     """Print which tasks failed, last and where errors go."""
     if failed := scores["failed"]:

@@ -2,37 +2,35 @@
 
 Nothing that the cache holds is embedded again: a run that was killed goes on where it
 stopped, and another metric or task over the same items costs no model. Under torchrun all
-processes embed.
+processes embed. With --score a file of predictions is scored in place of a model.
 """
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from eval import choices
-from eval.printing import explain, show, show_failures
+from eval.opened import add_cache, add_model, cache_of, opened
+from eval.printing import explain, show, show_failures, show_metrics
 from mmembed.commands import add_data_root, is_first_process
 from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import Benchmark
-
-if TYPE_CHECKING:
-    from mmembed import Embedder
 
 HERE = Path(__file__).parent
 BENCHMARKS, EXPECTED = HERE / "benchmarks", HERE / "expected"
 EXAMPLE = """examples:
   python eval/run.py --model runs/demo/final --benchmark demo --output runs/demo/eval
   python eval/run.py --model runs/demo/final --benchmark demo --quick --output runs/demo/quick
+  python eval/run.py --model runs/demo/final --benchmark demo --tasks composed --baselines --output runs/demo/cir
   python eval/run.py --model DIR --benchmark mmeb_v2 --modality video --output DIR
   python eval/run.py --model DIR --benchmark mmeb_v2 --miniature --output DIR
+  python eval/run.py --benchmark circo --tasks val --score predictions.json
   torchrun --nproc-per-node 8 eval/run.py --model DIR --benchmark NAME --output DIR"""
 
 
@@ -46,37 +44,29 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, metavar="DIR_OR_ID", help="a run's final/, or a Hub id")
-    parser.add_argument("--profile", metavar="NAME", help="how a released checkpoint embeds, e.g. vlm2vec")
-    parser.add_argument("--adapter", metavar="DIR_OR_ID", help="LoRA or DoRA to load onto it")
+    add_model(parser, required=False)
     parser.add_argument("--benchmark", required=True, metavar="NAME|PATH", help="eval/benchmarks/NAME.yaml, or a file")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write to; --score can do without")
     add_data_root(parser)
     parser.add_argument(
         "--leaderboard", type=Path, metavar="FILE", help="YAML of what leaderboard.json says of the model"
     )
     choices.add_choices(parser)
-    model = parser.add_argument_group("how the model embeds")
-    model.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as the model was saved")
-    model.add_argument("--max-pixels", type=int, metavar="N", help="most pixels of a picture")
-    model.add_argument("--num-crops", type=int, metavar="N", help="most crops of a picture, of Phi-3.5-V alone")
-    model.add_argument("--batch-tokens", type=int, metavar="N", help="of a batch (default: 16384, on a CPU 2048)")
-    cache = parser.add_argument_group("what is embedded already")
-    default = Path(os.environ.get("MMEMBED_CACHE") or "~/.cache/mmembed").expanduser()
-    cache.add_argument(
-        "--cache", type=Path, default=default, metavar="DIR", help="default: $MMEMBED_CACHE, else ~/.cache/mmembed"
-    )
-    cache.add_argument("--cache-gb", type=float, default=20.0, metavar="N", help="its bound (20); 0 keeps nothing")
+    choices.add_composed(parser)
+    cache = add_cache(parser)
     cache.add_argument("--why-not-cached", action="store_true", help="say what is not cached and why; embed nothing")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 is success, 1 a task that failed, 2 something in the input."""
-    options = make_parser().parse_args(argv)
+    parser = make_parser()
+    options = parser.parse_args(argv)
+    choices.check_together(parser, options)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        return run(options, find_benchmark(options.benchmark))
+        benchmark = find_benchmark(options.benchmark)
+        return score(options, benchmark) if options.score else run(options, benchmark)
     except InputError as error:
         if is_first_process():
             print(error, file=sys.stderr)
@@ -90,15 +80,13 @@ def run(options: argparse.Namespace, benchmark: Benchmark) -> int:
         raise InputError("--expected", expected="real data", got="--miniature", remedy="leave one of the two out")
     # torch and its friends take seconds: not for --help, not for a wrong name
     from mmembed.evaluation.about import about
-    from mmembed.evaluation.crew import Crew, check_one_model
     from mmembed.evaluation.expected import find_entry
     from mmembed.evaluation.leaderboard import read_metadata, write_leaderboard
     from mmembed.evaluation.report import write_report
     from mmembed.evaluation.retrieval_set import Sample
+    from mmembed.evaluation.rewritten import read_rewritten
     from mmembed.evaluation.runner import Evaluation, evaluate_benchmark
-    from mmembed.index.embedding_cache import EmbeddingCache, space_name
-    from mmembed.models.identity import identity
-    from mmembed.processes import joined
+    from mmembed.index.embedding_cache import space_name
 
     expected = find_entry(EXPECTED, benchmark, options.expected) if options.expected else None
     metadata = read_metadata(options.leaderboard) if options.leaderboard else None
@@ -108,30 +96,25 @@ def run(options: argparse.Namespace, benchmark: Benchmark) -> int:
         sample=None if options.quick is None else Sample(options.quick),
         remedy=partial(choices.how_to_prepare, data_root=data_root),
         why_partial=None if options.miniature else partial(choices.why_partial, data_root=data_root),
-        miniature=options.miniature,
+        miniature=options.miniature, baselines=options.baselines,
+        rewritten={name: read_rewritten(options.rewritten, name) for name in tasks} if options.rewritten else {},
     )  # fmt: skip
     if options.leaderboard:
         choices.check_leaderboard(evaluation, tasks)
     if options.miniature:
         choices.draw_miniatures(benchmark, tasks, data_root)
     choices.check_some_data(evaluation, tasks)
-    cache = EmbeddingCache(options.cache, max_bytes=round(options.cache_gb * 1e9)) if options.cache_gb else None
-    with joined("auto") as processes:
-        model = processes.together(lambda: open_model(options))
-        parts = identity(model)
-        check_one_model(parts, processes)
+    with opened(options, [worded.tasks[name] for name in tasks]) as (model, parts, crew, processes):
+        if not processes.first:
+            crew.serve()
+            return 0
         evaluation = replace(
             evaluation, identity=space_name(parts), media=model.settings.backbone.media,
             about=about(model, parts, processes=processes.world),
         )  # fmt: skip
         if options.why_not_cached:
-            return explain(evaluation, tasks, cache, parts) if processes.first else 0
-        encode = partial(model.encode, batch_tokens=options.batch_tokens)
-        with Crew(encode, space=cache.space(parts) if cache else None, processes=processes) as crew:
-            if not processes.first:
-                crew.serve()
-                return 0
-            scores = evaluate_benchmark(evaluation, crew, tasks)
+            return explain(evaluation, tasks, cache_of(options), parts)
+        scores = evaluate_benchmark(evaluation, crew, tasks)
     report = write_report(options.output, benchmark, data_root=data_root, media=evaluation.media, expected=expected)
     board = write_leaderboard(options.output, benchmark, metadata)
     show(scores, benchmark, expected)
@@ -140,13 +123,23 @@ def run(options: argparse.Namespace, benchmark: Benchmark) -> int:
     return 1 if scores["failed"] else 0
 
 
-def open_model(options: argparse.Namespace) -> "Embedder":
-    """The model that the options name, embedding as they say."""
-    from mmembed import Embedder
+def score(options: argparse.Namespace, benchmark: Benchmark) -> int:
+    """Score a file of predictions as the one task that the options choose; no model is opened."""
+    worded, tasks = choices.chosen(benchmark, options)
+    if len(tasks) != 1:
+        raise InputError("--score", expected="one task", got=f"{len(tasks)}", remedy=f"add --tasks {tasks[0]}")
+    from mmembed.evaluation.runner import Evaluation
+    from mmembed.evaluation.scored_files import score_file
 
-    chosen = {"dtype": options.dtype, "max_pixels": options.max_pixels, "num_crops": options.num_crops}
-    overrides = {name: value for name, value in chosen.items() if value is not None}
-    return Embedder.from_pretrained(options.model, adapter=options.adapter, profile=options.profile, **overrides)
+    evaluation = Evaluation(
+        worded, options.data_root, options.output or Path(), f"predictions in {options.score}",
+        remedy=partial(choices.how_to_prepare, data_root=options.data_root),
+        why_partial=partial(choices.why_partial, data_root=options.data_root),
+    )  # fmt: skip
+    scores = score_file(evaluation, worded.tasks[tasks[0]], options.score, write=options.output is not None)
+    show(scores, benchmark)
+    show_metrics(scores["tasks"][tasks[0]])
+    return 0
 
 
 if __name__ == "__main__":

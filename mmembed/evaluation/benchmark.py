@@ -135,7 +135,7 @@ class Task:
     published_as: str | None = None
     """What the published leaderboard calls it; null is its name."""
     judged: bool = True
-    """Whether the answers are public; where they are not, the row is ranked for a test server by eval/submit.py, and
+    """Whether the answers are public; where they are not, the row is ranked for a test server , and
     never scored here."""
     revision: str | None = None
     """Fingerprint the data must have; null takes them as they are, and the scores name what they were."""

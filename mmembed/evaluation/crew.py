@@ -76,10 +76,13 @@ class Crew:
         encode: this process's model.
         space: where vectors are kept; each process writes what it embedded as soon as a unit is done.
         processes: of the run.
+        scale: the model gives vectors as they are, and they are scaled to unit length once texts are averaged.
     """
 
-    def __init__(self, encode: Encoder, *, space: Space | None = None, processes: Processes = ALONE) -> None:
-        self._encode, self.space, self.processes = encode, space, processes
+    def __init__(
+        self, encode: Encoder, *, space: Space | None = None, processes: Processes = ALONE, scale: bool = False
+    ) -> None:
+        self._encode, self.space, self.processes, self.scale = encode, space, processes, scale
         self._store = _common_store(processes)
         self._jobs = 0
         self._taken: Counter[int] = Counter()

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmembed.errors import InputError
+from mmembed.evaluation.baselines import baseline_scores
 from mmembed.evaluation.benchmark import Task
 from mmembed.evaluation.candidate_groups import GroupScores, candidate_group_scores
 from mmembed.evaluation.crew import Crew
 from mmembed.evaluation.metrics import mean_metrics
-from mmembed.evaluation.rankings import Ranking, rank
+from mmembed.evaluation.rankings import Ranking, rank, reference_first
 from mmembed.evaluation.retrieval_set import RetrievalSet
 from mmembed.evaluation.scores import highest_blind
 from mmembed.evaluation.scoring import Scoring
@@ -32,6 +33,10 @@ class TaskResult:
         metrics: every metric at every cut-off, means over queries, fractions.
         groups: of each kind and group, the score over its queries and how many they are.
         candidate_groups: of each kind and group of candidates, the score where they alone are the wrong ones.
+        reference_first: the part of the queries that find first what they show themselves, before it is removed; None
+            where the set names none.
+        baselines: what the halves of composed queries score, see :mod:`mmembed.evaluation.baselines`; None unless
+            asked for, empty where the queries are not composed.
         rankings: one for each query.
         vectors: embeddings in the order of the set.
         seconds: wall time of embedding, ranking and scoring, by these names.
@@ -45,12 +50,15 @@ class TaskResult:
     metrics: dict[str, float]
     groups: Mapping[str, Mapping[str, GroupMean]]
     candidate_groups: GroupScores
+    reference_first: float | None
+    baselines: dict[str, dict[str, Any]] | None
     rankings: list[Ranking]
     vectors: TaskVectors
     seconds: dict[str, float]
 
     def row(self) -> dict[str, Any]:
         """The task's entry in ``scores.json``."""
+        more = {"reference_first": self.reference_first, "baselines": self.baselines}
         return {
             "metric": self.task.metric,
             "score": self.score,
@@ -66,11 +74,16 @@ class TaskResult:
             "corpus": len(self.vectors.targets),
             "dimension": self.vectors.queries.shape[1],
             "seconds": round(sum(self.seconds.values()), 3),
-        }
+        } | {name: found for name, found in more.items() if found is not None}
 
 
 def evaluate_task(
-    task: Task, retrieval_set: RetrievalSet, crew: Crew, *, media: MediaSettings | None = None
+    task: Task,
+    retrieval_set: RetrievalSet,
+    crew: Crew,
+    *,
+    media: MediaSettings | None = None,
+    baselines: bool = False,
 ) -> TaskResult:
     """Embed a set, rank it, and score the rankings beside chance and beside blinded queries or targets.
 
@@ -79,6 +92,7 @@ def evaluate_task(
         retrieval_set: its data.
         crew: who embeds; it gets each distinct item once.
         media: how media of blinded items are decoded; None is the default of :class:`MediaSettings`.
+        baselines: score the halves of composed queries too.
 
     Raises:
         InputError: the row asks for candidates or groups that the set does not bring, or a blinding changes nothing.
@@ -91,8 +105,10 @@ def evaluate_task(
             remedy="add candidates.jsonl to the data, or change the row",
         )
     started = time.perf_counter()
+    decoding = media or MediaSettings()
     scoring = Scoring(task, retrieval_set)
-    vectors = embed_task(task, retrieval_set, crew, media or MediaSettings())
+    vectors = embed_task(task, retrieval_set, crew, decoding)
+    halves = baseline_scores(task, retrieval_set, crew, decoding, vectors.targets) if baselines else None
     embedded = time.perf_counter()
     rankings = rank(task, retrieval_set, vectors.queries, vectors.targets, scoring.depth)
     ranked = time.perf_counter()
@@ -111,6 +127,8 @@ def evaluate_task(
         metrics=mean_metrics(judged, scoring.cutoffs, also=(task.metric,)),
         groups=group_means(values, scoring.groups),
         candidate_groups=candidate_group_scores(task, retrieval_set, vectors),
+        reference_first=reference_first(task, retrieval_set, vectors.queries, vectors.targets),
+        baselines=halves,
         rankings=rankings,
         vectors=vectors,
         seconds={"embed": embedded - started, "rank": ranked - embedded, "score": time.perf_counter() - ranked},

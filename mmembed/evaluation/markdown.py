@@ -9,6 +9,7 @@ from mmembed.evaluation.means import part_means
 from mmembed.evaluation.tables import LEFT, cells_of, columns_of
 from mmembed.evaluation.words import (
     CANDIDATE_COLUMNS,
+    baseline_rows,
     candidate_rows,
     marks,
     mean_cells,
@@ -40,6 +41,9 @@ def markdown(scores: Mapping[str, Any], benchmark: Benchmark, *, expected: Expec
         words = ", ".join(f"{'✓' if reached else '✗'} {condition}" for condition, reached in passed)
         cells = cells_of(row, compared.get(name)) | {"protocol": f"`{row['protocol_id']}`", "passes": words}
         lines.append(_row([f"`{task_name(name, row)}`", row["metric"], *(cells[column] for column in columns)]))
+        for called, baseline in baseline_rows(row).items():
+            cells = cells_of(baseline, None) | {"protocol": f"`{row['protocol_id']}`", "passes": ""}
+            lines.append(_row([f"{called}", row["metric"], *(cells[column] for column in columns)]))
     lines += [_row([f"`{name}`", "failed", *[""] * (len(heads) - 2)]) for name in scores["failed"]]
     if scores["failed"]:
         lines += ["", "## Failed", ""]

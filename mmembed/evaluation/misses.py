@@ -11,6 +11,7 @@ from mmembed.evaluation.benchmark import Task
 from mmembed.evaluation.crew import key_of
 from mmembed.evaluation.retrieval_set import RetrievalSet
 from mmembed.evaluation.vectors import asked, shown
+from mmembed.evaluation.written import written
 from mmembed.index.embedding_cache import Key, Space, differences
 from mmembed.items import Item
 from mmembed.media.settings import MediaSettings
@@ -39,10 +40,11 @@ def explain_task(
         "target": asked(task, "target", retrieval_set.corpus),
     }
     return {
-        side: Counter(
-            _reasons({key_of(shown(task, side, item, settings), side) for item in items.values()}, space, others)
+        side: Counter(_reasons({key_of(shown(task, side, form, settings), side) for form in forms}, space, others))
+        for side, forms in (
+            (side, [form for item in items.values() for form in written(task, side, item)])
+            for side, items in sides.items()
         )
-        for side, items in sides.items()
     }
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -60,6 +60,25 @@ def rank(task: Task, retrieval_set: RetrievalSet, queries: Tensor, targets: Tens
         first_hit = next((place for place, name in enumerate(found, start=1) if name in grades), None)
         rankings.append(Ranking(query_id, found, own_scores[: len(found)], grades, first_hit))
     return rankings
+
+
+def reference_first(task: Task, retrieval_set: RetrievalSet, queries: Tensor, targets: Tensor) -> float | None:
+    """The part of the queries that find first what they show themselves, whether or not the row removes it.
+
+    Args:
+        task: says whose candidates are ranked.
+        retrieval_set: names what each query shows.
+        queries: ``[Q, D]`` in the order of the set's queries.
+        targets: ``[N, D]`` in the order of the set's corpus.
+
+    Returns:
+        A fraction; None of a set that names none.
+    """
+    if not retrieval_set.references:
+        return None
+    first = rank(replace(task, reference="kept"), retrieval_set, queries, targets, depth=1)
+    own = [retrieval_set.references[ranking.query_id] for ranking in first]
+    return sum(ranking.targets[0] in shown for ranking, shown in zip(first, own, strict=True)) / len(first)
 
 
 def relevant_targets(retrieval_set: RetrievalSet, query_id: str) -> dict[str, float]:

@@ -22,9 +22,11 @@ from mmembed.evaluation.scores import our_mean, percent, read_scores, what_is_le
 from mmembed.evaluation.thumbnails import Thumbnails
 from mmembed.evaluation.words import (
     SIGNS,
+    baseline_rows,
     marks,
     mean_cells,
     mean_columns,
+    of_composed,
     protocol_words,
     signed,
     task_name,
@@ -130,6 +132,7 @@ def write_report(
         parts=part_means(scores, benchmark, expected),
         mean_columns=mean_columns(expected),
         what_is_less=what_is_less(scores),
+        of_composed=of_composed(scores),
         expected=expected,
         compared=compared,
         groups=_groups(sections),
@@ -193,6 +196,7 @@ def templates() -> Environment:
     )
     environment.filters |= {
         "percent": percent,
+        "baseline_rows": baseline_rows,
         "signed": signed,
         "sign": SIGNS.__getitem__,
         "mean_cells": mean_cells,

@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mmembed.evaluation.means import means_row
 from mmembed.evaluation.protocol import protocol_id, protocol_of
 from mmembed.evaluation.rankings import write_rankings
 from mmembed.evaluation.retrieval_set import RetrievalSet, Sample, read_retrieval_set
+from mmembed.evaluation.rewritten import Rewritten
 from mmembed.evaluation.scores import counted
 from mmembed.files import whole_file, write_json
 from mmembed.media.settings import MediaSettings
@@ -48,6 +49,8 @@ class Evaluation:
         remedy: what to do for a task whose data are not there, in words.
         why_partial: why the data that lie there for a task are not all of it, in words; None where they are.
         miniature: whether the data are drawn ones, which stand for the benchmark's in a trial.
+        baselines: score the halves of composed queries beside them, see :mod:`mmembed.evaluation.baselines`.
+        rewritten: texts that the queries of a task are asked with instead, by its name; the protocol stays the row's.
     """
 
     benchmark: Benchmark
@@ -61,6 +64,8 @@ class Evaluation:
     remedy: Callable[[Task], str] | None = None
     why_partial: Callable[[Task], str | None] | None = None
     miniature: bool = False
+    baselines: bool = False
+    rewritten: Mapping[str, Rewritten] = field(default_factory=dict)
 
     def missing(self, task: Task) -> InputError | None:
         """What to say where the folder of a task's data is not there; None where it is."""
@@ -74,7 +79,8 @@ class Evaluation:
         """The data of a task, as they are scored.
 
         Raises:
-            InputError: data that are not there or cannot be used, or of another revision than the row names.
+            InputError: data that are not there or cannot be used, of another revision than the row names, or not those
+                whose queries were rewritten.
         """
         if (error := self.missing(task)) is not None:
             raise error
@@ -85,14 +91,22 @@ class Evaluation:
         if not found.judged:
             raise InputError(
                 self.data_root / task.data, expected="a set with relevance.jsonl", got="none: answers are not public",
-                remedy="rank it for its test server with eval/submit.py",
+                remedy="rank it for its test server",
             )  # fmt: skip
         if task.revision is not None and (revision := found.fingerprint()) != task.revision:
             raise InputError(
                 f"{self.data_root / task.data}: revision", expected=task.revision, got=revision,
                 remedy="prepare the data that the row names, or change the row",
             )  # fmt: skip
+        if task.name in self.rewritten:
+            self.rewritten[task.name].check(found)
         return found if self.sample is None else found.sample(self.sample)
+
+    def asked(self, task: Task, retrieval_set: RetrievalSet) -> tuple[Task, RetrievalSet]:
+        """A task and its data as the model is asked: as they are, or with rewritten queries."""
+        if (rewritten := self.rewritten.get(task.name)) is None:
+            return task, retrieval_set
+        return rewritten.asked(task), rewritten.applied(retrieval_set)
 
     def part(self, task: Task) -> str | None:
         """Why the data of a task are not all of it, in words; None where they are, or nobody can tell."""
@@ -117,29 +131,12 @@ def evaluate_benchmark(evaluation: Evaluation, crew: Crew, tasks: Sequence[str] 
         InputError: a task that is not in the benchmark.
         LostProcessError: another process is gone; no task can be embedded any more.
     """
-    benchmark, sample = evaluation.benchmark, evaluation.sample
+    benchmark = evaluation.benchmark
     chosen = benchmark if tasks is None else benchmark.only(tasks)
-    protocol = {
-        "benchmark": benchmark.name,
-        "model": evaluation.model,
-        "mmembed": __version__,
-        "identity": evaluation.identity,
-        "quick": None if sample is None else vars(sample),
-        "miniature": evaluation.miniature,
-        "chosen": None if chosen.tasks.keys() == benchmark.tasks.keys() else list(chosen.tasks),
-        "tasks": {},
-    }
-    scores: dict[str, Any] = {
-        "protocol": protocol,
-        "tasks": {},
-        "means": {},
-        "failed": {},
-        "partial": True,
-        "about": {**(evaluation.about or {}), "timings": {}},
-    }
+    scores = empty_scores(evaluation, list(chosen.tasks))
     started = time.perf_counter()
     # what an earlier run left must not be taken for scores of this one
-    _remove_results(evaluation.output)
+    remove_results(evaluation.output)
     scores["means"] = means_row(scores, benchmark)
     write_json(evaluation.output / "scores.json", scores)
     for name, task in chosen.tasks.items():
@@ -154,14 +151,50 @@ def evaluate_benchmark(evaluation: Evaluation, crew: Crew, tasks: Sequence[str] 
             # whatever a library raised: the other tasks do not depend on it, and nothing is hidden
             scores["failed"][name] = f"{type(error).__name__}: {error}"
             logger.exception("%s: failed", name)
-        scores["means"] = means_row(scores, benchmark)
         scores["about"]["seconds"] = round(time.perf_counter() - started, 3)
-        scores["partial"] = counted(scores).keys() != benchmark.tasks.keys()
+        sum_up(scores, benchmark)
         write_json(evaluation.output / "scores.json", scores)
     return scores
 
 
-def _remove_results(output: Path) -> None:
+def empty_scores(evaluation: Evaluation, chosen: Sequence[str]) -> dict[str, Any]:
+    """``scores.json`` before any task was scored.
+
+    Args:
+        evaluation: what is to be scored.
+        chosen: the tasks of it.
+    """
+    benchmark, sample = evaluation.benchmark, evaluation.sample
+    about = dict(evaluation.about or {})
+    if evaluation.rewritten:
+        about["rewritten"] = {name: rewritten.about() for name, rewritten in evaluation.rewritten.items()}
+    protocol = {
+        "benchmark": benchmark.name,
+        "model": evaluation.model,
+        "mmembed": __version__,
+        "identity": evaluation.identity,
+        "quick": None if sample is None else vars(sample),
+        "miniature": evaluation.miniature,
+        "chosen": None if chosen == list(benchmark.tasks) else list(chosen),
+        "tasks": {},
+    }
+    return {
+        "protocol": protocol,
+        "tasks": {},
+        "means": {},
+        "failed": {},
+        "partial": True,
+        "about": {**about, "timings": {}},
+    }
+
+
+def sum_up(scores: dict[str, Any], benchmark: Benchmark) -> None:
+    """The means over the tasks that are there, and whether these are all."""
+    scores["means"] = means_row(scores, benchmark)
+    scores["partial"] = counted(scores).keys() != benchmark.tasks.keys()
+
+
+def remove_results(output: Path) -> None:
     """Remove what an evaluation leaves in its folder, and nothing else."""
     for pattern in RESULTS:
         for path in output.glob(pattern):
@@ -172,17 +205,26 @@ def _evaluate(task: Task, evaluation: Evaluation, crew: Crew, scores: dict[str, 
     started = time.perf_counter()
     retrieval_set = evaluation.read(task)
     timings = {"read": time.perf_counter() - started}
-    result = evaluate_task(task, retrieval_set, crew, media=evaluation.media)
+    asked, data = evaluation.asked(task, retrieval_set)
+    result = evaluate_task(asked, data, crew, media=evaluation.media, baselines=evaluation.baselines)
     write_rankings(evaluation.output / "rankings" / f"{task.name}.jsonl", result.rankings)
     _write_embeddings(evaluation.output / "embeddings" / f"{task.name}.safetensors", result, retrieval_set)
+    row = add_row(scores, evaluation, task, retrieval_set, result.row())
+    timings |= result.seconds
+    scores["about"]["timings"][task.name] = {part: round(seconds, 3) for part, seconds in timings.items()}
+    said = (task.name, task.metric, 100 * result.score, row["protocol_id"], row["seconds"])
+    logger.info("%s: %s %.1f, protocol %s, %.1f s", *said)
+
+
+def add_row(
+    scores: dict[str, Any], evaluation: Evaluation, task: Task, retrieval_set: RetrievalSet, row: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Put the scores of a task beside its protocol, whose id and the part of the data it was are in the row."""
     protocol = protocol_of(task, retrieval_set, evaluation.sample)
     name = protocol_id(protocol)
     scores["protocol"]["tasks"][task.name] = {"id": name} | asdict(task) | protocol
-    row = result.row() | {"part": evaluation.part(task), "protocol_id": name}
-    scores["tasks"][task.name] = row
-    timings |= result.seconds
-    scores["about"]["timings"][task.name] = {part: round(seconds, 3) for part, seconds in timings.items()}
-    logger.info("%s: %s %.1f, protocol %s, %.1f s", task.name, task.metric, 100 * result.score, name, row["seconds"])
+    scores["tasks"][task.name] = {**row, "part": evaluation.part(task), "protocol_id": name}
+    return scores["tasks"][task.name]  # type: ignore[no-any-return]
 
 
 def _write_embeddings(path: Path, result: TaskResult, retrieval_set: RetrievalSet) -> None:

@@ -11,6 +11,9 @@ from mmembed.evaluation.benchmark import OTHER_FORMS, Benchmark
 
 MINIATURE = "miniature: drawn data, which say nothing of a model; no score of the benchmark"
 
+BASELINES = {"image": "image only", "text": "text only", "sum": "sum"}
+"""Baselines of composed queries as ``scores.json`` calls them, and as tables do."""
+
 Kind = Literal["", "quick", "miniature"]
 """What was scored instead of the benchmark, if something else was."""
 

@@ -13,6 +13,7 @@ from mmembed.evaluation.means import part_means
 from mmembed.evaluation.scores import mean_of, our_mean, percent, what_is_less
 from mmembed.evaluation.words import (
     CANDIDATE_COLUMNS,
+    baseline_rows,
     candidate_rows,
     marks,
     mean_cells,
@@ -51,6 +52,9 @@ def table_text(scores: Mapping[str, Any], benchmark: Benchmark, *, expected: Exp
         signs = "".join("✓" if mark else "✗" for mark in marks(row, benchmark.tasks[name].passing).values())
         cells = cells_of(row, compared.get(name)) | {"protocol": row["protocol_id"], "passes": signs}
         table.add_row(task_name(name, row), row["metric"], *(cells[column] for column in columns))
+        for called, baseline in baseline_rows(row).items():
+            cells = cells_of(baseline, None) | {"protocol": row["protocol_id"], "passes": ""}
+            table.add_row(f"  {called}", row["metric"], *(cells[column] for column in columns))
     for name in scores["failed"]:
         table.add_row(f"[red]{name}[/red]", "[red]failed[/red]")
     return table

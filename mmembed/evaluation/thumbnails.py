@@ -29,6 +29,11 @@ class Picture:
     width: int
     height: int
 
+    def open(self) -> PIL.Image.Image:
+        """Its pixels, in RGB."""
+        data = base64.b64decode(self.uri.partition(",")[2])
+        return PIL.Image.open(io.BytesIO(data)).convert("RGB")
+
 
 @dataclass(frozen=True)
 class Shown:

@@ -7,7 +7,7 @@ from typing import Any
 from mmembed.evaluation.benchmark import Benchmark, Passing
 from mmembed.evaluation.expected import Comparison, Expected, Verdict
 from mmembed.evaluation.means import PartMean
-from mmembed.evaluation.scores import highest_blind, our_mean, percent, what_is_less
+from mmembed.evaluation.scores import BASELINES, highest_blind, our_mean, percent, what_is_less
 
 SIGNS: dict[Verdict, str] = {
     "ok": "✓",
@@ -22,6 +22,8 @@ LEGEND = {"✓": "within its tolerance", "▲": "above", "▼": "below", "≠": 
 INSTRUCTIONS, LAYOUTS = ("query_instruction", "target_instruction"), ("query_layout", "target_layout")
 NOT_SHOWN = ("id", "name", "wordings")
 """Fields of a protocol that stand elsewhere, or are not in force."""
+OWN_FIRST = 0.2
+"""Where more of the queries find first what they show themselves, and the row keeps it, scores may be of that alone."""
 CANDIDATE_COLUMNS = ("task", "wrong ones", "score", "±", "chance", "blind", "queries")
 """Columns of the table of scores among groups of candidates."""
 
@@ -47,7 +49,7 @@ def notes(
     scores: Mapping[str, Any], benchmark: Benchmark, expected: Expected | None, compared: Mapping[str, Comparison]
 ) -> list[str]:
     """What stands beside a table: the mean, what makes it less, whose scores are beside ours and why some are not."""
-    found = [str(our_mean(scores, benchmark)), *what_is_less(scores)]
+    found = [str(our_mean(scores, benchmark)), *what_is_less(scores), *of_composed(scores)]
     if expected is not None:
         shown = [row for row in compared.values() if row.task in scores["tasks"]]
         signs = [sign for sign in LEGEND if sign in {SIGNS[row.verdict] for row in shown}]
@@ -56,6 +58,25 @@ def notes(
         found += [expected.note] if expected.note else []
         found += [f"≠ {reason}" for reason in reasons(row for row in shown if SIGNS[row.verdict] == "≠")]
     return found
+
+
+def of_composed(scores: Mapping[str, Any]) -> list[str]:
+    """What to know of rows of composed queries: those that find themselves first, those without baselines."""
+    rows, kept = scores["tasks"], scores["protocol"]["tasks"]
+    own = {name: row.get("reference_first") for name, row in rows.items() if kept[name].get("reference") != "removed"}
+    often = [f"{percent(part)} % in {name}" for name, part in own.items() if part is not None and part > OWN_FIRST]
+    found = []
+    if often:
+        found.append(f"warning: queries find their own reference first, which the row keeps: {', '.join(often)}")
+    if without := [name for name, row in rows.items() if row.get("baselines") == {}]:
+        found.append(f"no baselines of {', '.join(without)}: not every query is a picture and words")
+    return found
+
+
+def baseline_rows(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What the halves of a task's composed queries score, as rows like the task's own, by what tables call them."""
+    fixed: dict[str, Any] = {"blind": None, "blinds": {}}
+    return {BASELINES[name]: {**row, **fixed, **found} for name, found in row.get("baselines", {}).items()}
 
 
 def reasons(compared: Iterable[Comparison]) -> list[str]:

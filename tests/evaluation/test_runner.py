@@ -11,7 +11,7 @@ from mmembed.counters import counting
 from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import Benchmark
 from mmembed.evaluation.crew import Crew
-from mmembed.evaluation.protocol import FIELDS, OF_FORM, protocol_id
+from mmembed.evaluation.protocol import FIELDS, OF_COMPOSED, OF_FORM, protocol_id
 from mmembed.evaluation.rankings import read_rankings
 from mmembed.evaluation.retrieval_set import Sample, read_retrieval_set
 from mmembed.evaluation.runner import Evaluation, evaluate_benchmark
@@ -76,8 +76,8 @@ def test_the_protocol_of_each_task_has_the_id_beside_its_score(root, caplog):
     assert named["id"] == scores["tasks"]["few"]["protocol_id"]
     assert named["revision"] == read_retrieval_set(root / "data/few").fingerprint()
     assert named["blind"] == ("shuffle_words",)
-    # the form of regions is a part only where it is another one than theirs
-    decides = {name: named[name] for name in FIELDS if name not in OF_FORM}
+    # the form of regions is a part only where it is another one than theirs, and so is what composed queries are asked
+    decides = {name: named[name] for name in FIELDS if name not in (*OF_FORM, *OF_COMPOSED)}
     assert protocol_id(decides) == named["id"]
 
 

@@ -1,0 +1,99 @@
+"""The model of a command, opened as its options say, and what embeds with it out of the cache."""
+
+import argparse
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from mmembed.evaluation.benchmark import Task
+from mmembed.items import JOINS
+
+if TYPE_CHECKING:
+    from mmembed import Embedder
+    from mmembed.evaluation.crew import Crew
+    from mmembed.index.embedding_cache import EmbeddingCache
+    from mmembed.processes import Processes
+
+
+def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """The options that name a model and say how it embeds."""
+    parser.add_argument("--model", required=required, metavar="DIR_OR_ID", help="a run's final/, or a Hub id")
+    parser.add_argument("--profile", metavar="NAME", help="how a released checkpoint embeds, e.g. vlm2vec")
+    parser.add_argument("--adapter", metavar="DIR_OR_ID", help="LoRA or DoRA to load onto it")
+    model = parser.add_argument_group("how the model embeds")
+    model.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as the model was saved")
+    model.add_argument("--max-pixels", type=int, metavar="N", help="most pixels of a picture")
+    model.add_argument("--num-crops", type=int, metavar="N", help="most crops of a picture, of Phi-3.5-V alone")
+    model.add_argument("--batch-tokens", type=int, metavar="N", help="of a batch (default: 16384, on a CPU 2048)")
+
+
+def add_cache(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
+    """The options of the cache."""
+    cache = parser.add_argument_group("what is embedded already")
+    default = Path(os.environ.get("MMEMBED_CACHE") or "~/.cache/mmembed").expanduser()
+    cache.add_argument(
+        "--cache", type=Path, default=default, metavar="DIR", help="default: $MMEMBED_CACHE, else ~/.cache/mmembed"
+    )
+    cache.add_argument("--cache-gb", type=float, default=20.0, metavar="N", help="its bound (20); 0 keeps nothing")
+    return cache
+
+
+def cache_of(options: argparse.Namespace) -> "EmbeddingCache | None":
+    """The cache that the options name; None where it is to keep nothing."""
+    from mmembed.index.embedding_cache import EmbeddingCache
+
+    return EmbeddingCache(options.cache, max_bytes=round(options.cache_gb * 1e9)) if options.cache_gb else None
+
+
+class Opened(NamedTuple):
+    """An open model.
+
+    Attributes:
+        model: it.
+        parts: its identity.
+        crew: embeds with it.
+        processes: of the run.
+    """
+
+    model: "Embedder"
+    parts: Mapping[str, str]
+    crew: "Crew"
+    processes: "Processes"
+
+
+@contextmanager
+def opened(options: argparse.Namespace, rows: Iterable[Task]) -> Iterator[Opened]:
+    """The model that the options name, on every process, as some rows want its vectors.
+
+    Where one of them averages vectors before they are scaled (the join of E5-V), the model gives all as they are, and
+    the evaluation scales them.
+    """
+    from mmembed.evaluation.crew import Crew, check_one_model
+    from mmembed.models.identity import identity
+    from mmembed.processes import joined
+
+    cache = cache_of(options)
+    with joined("auto") as processes:
+        model = processes.together(lambda: open_model(options))
+        scale = model.settings.normalize and any(row.join and not JOINS[row.join].scaled for row in rows)
+        if scale:
+            model.settings = replace(model.settings, normalize=False)
+        parts = identity(model)
+        check_one_model(parts, processes)
+        encode = partial(model.encode, batch_tokens=options.batch_tokens)
+        space = cache.space(parts) if cache else None
+        with Crew(encode, space=space, processes=processes, scale=scale) as crew:
+            yield Opened(model, parts, crew, processes)
+
+
+def open_model(options: argparse.Namespace) -> "Embedder":
+    """The model that the options name, embedding as they say."""
+    from mmembed import Embedder
+
+    chosen = {"dtype": options.dtype, "max_pixels": options.max_pixels, "num_crops": options.num_crops}
+    overrides = {name: value for name, value in chosen.items() if value is not None}
+    return Embedder.from_pretrained(options.model, adapter=options.adapter, profile=options.profile, **overrides)
