@@ -10,7 +10,7 @@ DEMO ?= runs/demo
 QUICK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app demo-regions verify test acceptance browser torture lint bench docs test-oldest clean
+.PHONY: help setup demo app demo-regions demo-cir verify test acceptance browser torture lint bench docs test-oldest clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +31,9 @@ demo: setup  ## draw data, train from scratch, evaluate, report; QUICK=1 takes a
 
 demo-regions: setup  ## train every region encoder on the demo's region task, side by side; QUICK=1 takes a minute
 	$(PY) scripts/demo_regions.py --data-root $(DATA_ROOT) $(if $(QUICK),--quick)
+
+demo-cir: demo  ## ways to compose a picture and a change, beside the demo's model; QUICK=1 takes a minute or two more
+	$(PY) scripts/demo_cir.py --data-root $(DATA_ROOT) $(if $(QUICK),--quick)
 
 app: setup  ## search the demo's gallery on a page in the browser, with the model that make demo trained
 	@test -f $(DEMO)/final/embedder.yaml || { echo "no demo model in $(DEMO)/final: run make demo first"; exit 2; }

@@ -34,15 +34,17 @@ from data_prep.demo_items import (
     questions,
     region_query,
     regions,
+    told,
 )
 from data_prep.demo_scenes import Scene, Studio, Thing, draw_clip, draw_pair, draw_single
 from data_prep.demo_sets import SETS, write_set
+from data_prep.masking import Masking
 from mmembed.commands import add_data_root
 from mmembed.data.tables import write_pairs
 from mmembed.files import write_json
 from mmembed.items import Item, Negative, Pair
 
-VERSION = 3
+VERSION = 4
 """Counts up when the same seed gives other data."""
 
 Change: TypeAlias = tuple[Shot, str, tuple[Thing, ...]]
@@ -66,13 +68,19 @@ class Sizes:
 
 
 def make_training(studio: Studio, sizes: Sizes) -> None:
-    """Tables of single objects, of pairs of objects, of clips and of pages."""
+    """Tables of single objects, of pairs of objects, of their captions alone, of clips and of pages."""
     singles = list(studio.scenes("train/single", [draw_single] * sizes.singles))
     pairs = list(studio.scenes("train/pair", [draw_pair] * sizes.pairs))
     clips = list(studio.scenes("train/clip", [draw_clip] * sizes.clips))
     pages = list(studio.sheets("train/page", sizes.pages))
     for name, shots in (("single", singles), ("pair", pairs)):
         make_picture_tables(studio, name, shots)
+    rng = studio.rng("train/told")
+    captioned = [(path, scene.caption) for scene, path in (*singles, *pairs)]
+    described = [(path, told(rng, scene)) for scene, path in pairs]
+    for name, shown in (("captioned", captioned), ("told", described)):
+        write_table(studio, name, [Pair(Item.of({"image": path}), (Item.of(words),)) for path, words in shown])
+    write_table(studio, "caption_masked", masked_captions(words for _, words in (*captioned, *described)))
     write_table(studio, "pair_region", region_pairs(pairs, studio.rng("train/pair/region")))
     write_table(studio, "motion", [Pair(clip_query(shot), (Item.of(shot[0].caption),)) for shot in clips])
     write_table(studio, "motion_video", [Pair(clip_words(scene), (clip_target(path),)) for scene, path in clips])
@@ -120,6 +128,12 @@ def composed_pairs(changes: Sequence[Change], rng: random.Random) -> list[Pair]:
             negatives = (Negative(image_target(rng.choice(same))),) if same else ()
             pairs.append(Pair(composed_query(shot, words), (target,), negatives, class_id=Scene(wanted).caption))
     return pairs
+
+
+def masked_captions(captions: Iterable[str]) -> list[Pair]:
+    """Each caption once, and before it the same with its objects masked: LinCIR's training, which sees no picture."""
+    masking = Masking()
+    return [masking.pair(caption) for caption in sorted(set(captions))]
 
 
 def write_table(studio: Studio, name: str, pairs: Sequence[Pair]) -> None:

@@ -60,6 +60,13 @@ def questions(scene: Scene) -> list[tuple[str, str]]:
     ]
 
 
+def told(rng: random.Random, scene: Scene) -> str:
+    """Words that are true of a picture and say only the colour or the shape of one of its two objects."""
+    place = rng.randrange(len(scene.objects))
+    colour, shape = scene.objects[place]
+    return f"the {SIDES[place]} object is {rng.choice((colour, f'a {shape}'))}"
+
+
 def question_query(shot: Shot, question: str) -> Item:
     """A picture and a question about it."""
     return Item.of({"image": shot[1], "instruction": question})

@@ -65,11 +65,12 @@ def run_key(recipe: Recipe, data_root: Path) -> str:
     """
     sources = [source for stage in recipe.stages.values() for source in stage.mixture.values() if source.weight]
     tables = sorted({source.table for source in sources})
+    tables += sorted({file for stage in recipe.stages.values() for file in stage.objective.files})
     missing = [table for table in tables if not (data_root / table).is_file()]
     if missing:
         raise InputError(
             data_root / missing[0],
-            expected="a prepared table",
+            expected="a prepared table or file",
             got="no such file",
             remedy="prepare it, or give --data-root",
         )

@@ -111,7 +111,9 @@ def inspect(options: argparse.Namespace, overrides: Sequence[str], console: Cons
     mixer = make_mixer(
         name, stage, seed=recipe.seed, preprocessor=preprocessor, backbone=recipe.embedder.backbone
     )  # fmt: skip
-    prepare = PairPreparer(preprocessor, stage.chunks, list(stage.mixture), mixer=mixer)
+    prepare = PairPreparer(
+        preprocessor, stage.chunks, list(stage.mixture), mixer=mixer, filled=stage.objective.filled
+    )  # fmt: skip
     batch = prepare(options.step, mixture.pairs(options.step))
     pairs = view_pairs(batch, preprocessor.tokenizer, stage.objective.build(stage.rules).excluded(batch.candidates))
     chunks = view_chunks(batch)

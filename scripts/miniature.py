@@ -1,5 +1,6 @@
 """A recipe made small: a random checkpoint of the same architecture, and drawn miniatures of its data."""
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,12 +9,19 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data_prep.commands import DEMO
+from data_prep.commands import DEMO, PSEUDO_WORDS
 from data_prep.engine.lock import locked
 from mmembed import __version__
 from mmembed.data.settings import Sampling
-from mmembed.files import fingerprint
-from mmembed.models.settings import BackboneSettings, RegionEncoderSettings, Sam2Regions, Sam2Scratch, Scratch
+from mmembed.files import fingerprint, write_json
+from mmembed.models.settings import (
+    BackboneSettings,
+    RegionEncoderSettings,
+    Sam2Regions,
+    Sam2Scratch,
+    Scratch,
+    TextualInversion,
+)
 from mmembed.recipe import Recipe, make_embedder
 from mmembed.settings import dump_yaml, parse_yaml, read_settings
 from mmembed.training.settings import Stage
@@ -26,6 +34,7 @@ ARCHITECTURES = {
     "Qwen3-VL": "qwen3_vl",
     "onevision": "llava_onevision",
     "llava-1.5": "llava",
+    "llava-phi": "llava",
 }
 """Of checkpoints that are not of their family's first architecture, by what their names hold."""
 
@@ -111,7 +120,7 @@ def prepare_data(recipe: Recipe, whole: Recipe, data_root: Path) -> None:
         if source == DEMO:
             with locked(data_root / DEMO):
                 make_demo(data_root / DEMO, 0, Sizes(singles=100, pairs=200, clips=24, pages=24, tests=6))
-        else:
+        elif source != PSEUDO_WORDS:
             prepare_miniature(source, data_root)
     backbone: Any = whole.embedder.backbone
     if backbone.scratch is None:
@@ -121,3 +130,25 @@ def prepare_data(recipe: Recipe, whole: Recipe, data_root: Path) -> None:
             if not path.is_dir():
                 embedder = replace(recipe.embedder, backbone=small_backbone(backbone), lora=None)
                 make_embedder(replace(recipe, embedder=embedder), data_root).save(path)
+    if any(stage.objective.files for stage in recipe.stages.values()):
+        with locked(data_root / PSEUDO_WORDS):
+            make_teachers(recipe, data_root)
+
+
+def make_teachers(recipe: Recipe, data_root: Path) -> None:
+    """Draw pictures and find pseudo-words for them in two steps, unless those of the recipe's checkpoint are there."""
+    from data_prep.miniatures.studio import draw
+    from scripts.make_pseudo_words import Wishes, make
+
+    folder = data_root / PSEUDO_WORDS
+    made, of = folder / "made_of.json", {"checkpoint": str(getattr(recipe.embedder.backbone, "path", None))}
+    if made.is_file() and json.loads(made.read_text()) == of:
+        return
+    pictures = [folder / f"pictures/{i}.png" for i in range(BATCH)]
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    for picture in pictures:
+        draw(picture.name).save(picture)
+    write_json(folder / "phrases.json", {name: [f"a photo of {name} that is here"] for name in ("dog", "bus", "hat")})
+    inversion = TextualInversion(steps=2, phrases=str(folder / "phrases.json"))
+    make(recipe, data_root, pictures, Wishes(inversion, pairs=1))
+    write_json(made, of)

@@ -1,6 +1,19 @@
 """Every converter by its name, as sources name it."""
 
-from data_prep.converters import Converter, clips, clips_ranked, image_pairs, image_ranked, pages, pages_ranked, scar
+from data_prep.converters import (
+    Converter,
+    clips,
+    clips_ranked,
+    composed_pairs,
+    composed_pairs_captions,
+    composed_ranked,
+    image_pairs,
+    image_ranked,
+    masked_captions,
+    pages,
+    pages_ranked,
+    scar,
+)
 from data_prep.source import SourceSet
 from mmembed.errors import InputError, nearest
 
@@ -12,6 +25,10 @@ CONVERTERS: dict[str, Converter] = {
     **clips.CONVERTERS,
     **clips_ranked.CONVERTERS,
     **scar.CONVERTERS,
+    **composed_ranked.CONVERTERS,
+    **masked_captions.CONVERTERS,
+    **composed_pairs.CONVERTERS,
+    **composed_pairs_captions.CONVERTERS,
 }
 
 

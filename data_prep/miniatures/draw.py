@@ -8,7 +8,18 @@ from typing import Any
 from data_prep.engine.lock import locked
 from data_prep.engine.manifest import entry_of, is_prepared, read_manifest
 from data_prep.engine.preparation import Wishes, prepare
-from data_prep.miniatures import clips, clips_ranked, image_pairs, image_ranked, pages, pages_ranked, scar
+from data_prep.miniatures import (
+    captions,
+    clips,
+    clips_ranked,
+    composed_pairs,
+    composed_ranked,
+    image_pairs,
+    image_ranked,
+    pages,
+    pages_ranked,
+    scar,
+)
 from data_prep.miniatures.studio import Studio
 from data_prep.source import Source, SourceSet, resolve
 from mmembed.files import fingerprint, write_json
@@ -21,6 +32,9 @@ MINIATURES = {
     **clips.MINIATURES,
     **clips_ranked.MINIATURES,
     **scar.MINIATURES,
+    **composed_ranked.MINIATURES,
+    **composed_pairs.MINIATURES,
+    **captions.MINIATURES,
 }
 """What draws the repository of a set, by the name of its converter."""
 

@@ -34,7 +34,23 @@ class Loss:
     logs: dict[str, float]
 
 
-class ContrastiveObjective(nn.Module):
+class Objective(nn.Module):
+    """What every objective has besides its own way to a :class:`Loss`."""
+
+    @property
+    def learning_rate(self) -> float | None:
+        """Learning rate of its parameters; None is the optimiser's."""
+        return None
+
+    def clamp(self) -> None:
+        """Hold its parameters inside their bounds; call it after each optimiser step."""
+
+    def excluded(self, candidates: Candidates) -> Tensor:
+        """True ``[B, N]`` where a target of another query, or a hard negative, is no negative of the query."""
+        return torch.zeros(len(candidates.query_keys), len(candidates.owner), dtype=torch.bool)
+
+
+class ContrastiveObjective(Objective):
     """InfoNCE in blocks over all ranks; see :class:`mmembed.losses.settings.Contrastive`.
 
     The loss of a query is ``softplus(log-sum-exp of its negatives - log-sum-exp of its positives)``: cross-entropy,

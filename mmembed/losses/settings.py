@@ -8,9 +8,12 @@ from mmembed.errors import InputError
 from mmembed.settings import Part
 
 if TYPE_CHECKING:
-    from mmembed.losses.objectives import ContrastiveObjective
+    from mmembed.losses.objectives import ContrastiveObjective, Objective
+    from mmembed.losses.pseudo_words import DistillationObjective, LinCirObjective
 
 Scope: TypeAlias = Literal["batch", "source", "own"]
+Filled: TypeAlias = Literal["none", "query", "second"]
+"""Which row of a pair holds a pseudo-word that belongs to the pair alone: none, its query or its second positive."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,14 @@ class ObjectiveSettings(Part):
     """What training minimises."""
 
     abstract: ClassVar[bool] = True
+    filled: ClassVar[Filled] = "none"
 
-    def build(self, rules: Mapping[str, SourceRules] | None = None) -> "ContrastiveObjective":
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it reads besides the tables, relative to the data root."""
+        return ()
+
+    def build(self, rules: Mapping[str, SourceRules] | None = None) -> "Objective":
         """Make the objective.
 
         Args:
@@ -122,6 +131,69 @@ class Contrastive(ObjectiveSettings):
             if self.learn is not None and source.temperature is not None:
                 _check_bounds(f"{name}: temperature", source.temperature, self.learn)
         return ContrastiveObjective(self, rules)
+
+
+@dataclass(frozen=True)
+class LinCIR(ObjectiveSettings):
+    """The text vector of a caption with a pseudo-word for its keywords becomes that of the caption (arXiv:2312.01998).
+
+    A pair is a caption with its keywords masked, and the caption. The network of the embedder's composer makes the
+    pseudo-word of ``e + noise u eps``: e is the caption's text vector, u is drawn from 0 to 1 and eps from a normal
+    distribution. The mean squared error is minimised, of vectors that are not scaled to unit length. Only the network
+    trains.
+    """
+
+    filled: ClassVar[Filled] = "query"
+
+    noise: float = 1.0
+    """Scales what is added to the caption's vector; the published code has no such factor, which is 1."""
+    unit_input: bool = False
+    """Scale what the network is given to unit length, the published ``--l2_normalize``."""
+
+    def __post_init__(self) -> None:
+        if not self.noise >= 0:
+            raise InputError("noise", expected="0 or more", got=self.noise, remedy="1 is published, 0 adds none")
+
+    def build(self, rules: Mapping[str, SourceRules] | None = None) -> "LinCirObjective":
+        """See :meth:`ObjectiveSettings.build`; sources have no rules here."""
+        from mmembed.losses.pseudo_words import LinCirObjective
+
+        return LinCirObjective()
+
+
+@dataclass(frozen=True)
+class Distillation(ObjectiveSettings):
+    """A mapping network learns the pseudo-words that were found for pictures one by one (SEARLE, arXiv:2303.15247).
+
+    A pair is a picture, a phrase about something like it, and the phrase with the placeholder in that thing's place.
+    The loss is NT-Xent over the 2N rows of the teacher's and the network's pseudo-words, and ``phrases`` times
+    ``1 - cos`` of the text vectors of both phrases. Only the network trains.
+    """
+
+    filled: ClassVar[Filled] = "second"
+
+    teachers: str = "teachers.safetensors"
+    """File of the pseudo-words to learn, relative to the data root; ``scripts/make_pseudo_words.py`` writes it."""
+    temperature: float = 0.25
+    """Divides the cosine of two pseudo-words."""
+    phrases: float = 0.75
+    """Weight of the second term."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """See :attr:`ObjectiveSettings.files`."""
+        return (self.teachers,)
+
+    def __post_init__(self) -> None:
+        _check_temperature(self.temperature)
+        if not self.phrases >= 0:
+            raise InputError("phrases", expected="0 or more", got=self.phrases, remedy="0.75 is published")
+
+    def build(self, rules: Mapping[str, SourceRules] | None = None) -> "DistillationObjective":
+        """See :meth:`ObjectiveSettings.build`; sources have no rules here."""
+        from mmembed.losses.pseudo_words import DistillationObjective
+
+        return DistillationObjective(self)
 
 
 def _check_temperature(value: float) -> None:

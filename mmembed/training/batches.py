@@ -14,6 +14,7 @@ from mmembed.errors import InputError
 from mmembed.files import fingerprint
 from mmembed.items import Item, Pair
 from mmembed.losses.candidates import Candidates
+from mmembed.losses.settings import Filled
 from mmembed.models.backbone import Preprocessor
 from mmembed.models.chunks import plan_chunks
 from mmembed.models.prompts import Kind
@@ -48,6 +49,7 @@ class TrainingBatch:
         part: what the batch is called if it is a held-out slice.
         filler: a chunk of one row that every part of the model runs for; ranks with fewer chunks than others run it
             where the weights are sharded, and its embedding is used by nobody. None elsewhere.
+        filled_chunks: so many of the last chunks hold the rows that pseudo-words are put into, the others all else.
     """
 
     number: int
@@ -60,6 +62,7 @@ class TrainingBatch:
     bad: tuple[BadRow, ...] = ()
     part: str = ""
     filler: Batch | None = None
+    filled_chunks: int = 0
 
     def to(self, device: torch.device | str) -> "TrainingBatch":
         """The batch on ``device``; Lightning calls this."""
@@ -97,6 +100,9 @@ class PairPreparer:
             not then gets one more row, the preprocessor's filler, whose embedding nobody uses.
         mixer: draws the prompts that the queries' regions become at a step; None keeps them as they are. Which pairs
             and targets are equal is told by what their table has.
+        filled: which row of a pair a pseudo-word of its own is put into. Such rows are never held once for several
+            pairs, and come in chunks of their own behind the others.
+        placeholder: token that such a row must have; None does not look.
     """
 
     def __init__(
@@ -107,9 +113,13 @@ class PairPreparer:
         *,
         filler: bool = False,
         mixer: RegionMixer | None = None,
+        filled: Filled = "none",
+        placeholder: int | None = None,
     ) -> None:
         self.preprocessor = preprocessor
         self.mixer = mixer
+        self.filled = filled
+        self.placeholder = placeholder
         self.chunks = chunks
         self.numbers: Mapping[str, int] = {name: number for number, name in enumerate(sources)}
         self.filler = preprocessor(preprocessor.filler(), "query") if filler else None
@@ -138,20 +148,28 @@ class PairPreparer:
             InputError: a row that cannot be used, named by source and query id.
         """
         items = (*pair.positives, *(negative.item for negative in pair.negatives))
-        return PreparedPair(
+        _check_targets(pair, len(items), self.filled)
+        prepared = PreparedPair(
             pair,
             self._query(pair, number),
             tuple(self._row(pair, item, "target") for item in items),
             tuple(_number(item.content_fingerprint()) for item in items),
         )
+        rows = (prepared.query, *prepared.targets)
+        for row, filled in zip(rows, self._filled([prepared]), strict=True):
+            if filled and self.placeholder is not None and not bool((row.ids == self.placeholder).any()):
+                raise InputError(
+                    f"{pair.source}: {pair.query_id}", expected="the placeholder in the text to fill", got="none",
+                    remedy="write it as a word of its own, early enough for the text tower's context",
+                )  # fmt: skip
+        return prepared
 
     def assemble(self, number: int, prepared: Sequence[PreparedPair], bad: tuple[BadRow, ...]) -> TrainingBatch:
         """Make prepared pairs one batch; there may be none, on a rank that got no share of a small batch."""
         pairs = [one.pair for one in prepared]
         queries = [one.query for one in prepared]
         targets = [row for one in prepared for row in one.targets]
-        chunks, places = self._cut([*queries, *targets])
-        rows = torch.tensor([places[row.fingerprint] for row in (*queries, *targets)], dtype=torch.long)
+        chunks, filled, rows = self._chunks([*queries, *targets], self._filled(prepared))
         return TrainingBatch(
             number=number,
             chunks=chunks,
@@ -162,7 +180,13 @@ class PairPreparer:
             query_ids=[pair.query_id for pair in pairs],
             bad=bad,
             filler=None if self.filler is None else collate([self.filler]),
+            filled_chunks=filled,
         )
+
+    def _filled(self, prepared: Sequence[PreparedPair]) -> list[bool]:
+        """Whether a pseudo-word is put into each row, all queries before all targets."""
+        queries = [self.filled == "query" for _ in prepared]
+        return queries + [self.filled == "second" and i == 1 for one in prepared for i in range(len(one.targets))]
 
     def _query(self, pair: Pair, number: int | None) -> Row:
         if self.mixer is None or number is None:
@@ -175,26 +199,46 @@ class PairPreparer:
         with _naming(pair, side):
             return self.preprocessor(item, side)
 
-    def _cut(self, rows: Sequence[Row]) -> tuple[list[Batch], dict[str, int]]:
-        """The chunks of the distinct rows, and the place of each row among the rows of all chunks."""
-        distinct = list({row.fingerprint: row for row in rows}.values())
+    def _chunks(self, rows: Sequence[Row], filled: Sequence[bool]) -> tuple[list[Batch], int, Tensor]:
+        """The chunks of the distinct rows, how many of the last hold filled ones, and each row's place among them."""
+        whole = {row.fingerprint: row for row, apart in zip(rows, filled, strict=True) if not apart}
+        # by its number, for what is put into it is not what is put into an equal row
+        apart = {str(i): row for i, row in enumerate(rows) if filled[i]}
+        places: dict[str, int] = {}
+        first = self._cut(whole, places, 0)
+        last = self._cut(apart, places, sum(map(len, first)))
+        names = (str(i) if filled[i] else row.fingerprint for i, row in enumerate(rows))
+        return [*first, *last], len(last), torch.tensor([places[name] for name in names], dtype=torch.long)
+
+    def _cut(self, rows: Mapping[str, Row], places: dict[str, int], start: int) -> list[Batch]:
+        """The rows as chunks; ``places`` takes up where each of them stands, counted from ``start``."""
+        names = list(rows)
         plan = plan_chunks(
-            [len(row) for row in distinct],
+            [len(row) for row in rows.values()],
             max_rows=self.chunks.rows,
             max_tokens=self.chunks.tokens,
             max_padding=self.chunks.padding,
         )
         chunks: list[Batch] = []
-        places: dict[str, int] = {}
-        start = 0
         for chosen in plan:
-            chunk = [distinct[i] for i in chosen]
-            places |= {row.fingerprint: start + i for i, row in enumerate(chunk)}
+            chunk = [rows[names[i]] for i in chosen]
+            places |= {names[row]: start + i for i, row in enumerate(chosen)}
             if self.filler is not None and not _runs_all(chunk, self.filler):
                 chunk.append(self.filler)
             chunks.append(collate(chunk))
             start += len(chunk)
-        return chunks, places
+        return chunks
+
+
+def _check_targets(pair: Pair, count: int, filled: Filled) -> None:
+    """Refuse a pair whose targets are not those that a pseudo-word's objective reads."""
+    wanted = {"none": count, "query": 1, "second": 2}[filled]
+    if count != wanted or (filled != "none" and pair.negatives):
+        said = {"query": "one positive, the caption", "second": "two positives, a phrase and the phrase to fill"}
+        raise InputError(
+            f"{pair.source}: {pair.query_id}: target", expected=f"{said[filled]}, and no negative",
+            got=f"{len(pair.positives)} and {len(pair.negatives)}", remedy="see the objective, or take Contrastive",
+        )  # fmt: skip
 
 
 @contextmanager
@@ -212,11 +256,16 @@ def _candidates(prepared: Sequence[PreparedPair], numbers: Mapping[str, int]) ->
     return Candidates(
         owner=torch.tensor(owner, dtype=torch.long),
         positive=torch.tensor(positive, dtype=torch.bool),
-        query_keys=torch.tensor([_number(one.pair.query.fingerprint()) for one in prepared], dtype=torch.long),
+        query_keys=torch.tensor([number_of(one.pair.query) for one in prepared], dtype=torch.long),
         target_keys=torch.tensor([key for one in prepared for key in one.target_keys], dtype=torch.long),
         classes=torch.tensor([_class(one.pair) for one in prepared], dtype=torch.long),
         sources=torch.tensor([numbers[one.pair.source] if numbers else 0 for one in prepared], dtype=torch.long),
     )
+
+
+def number_of(item: Item) -> int:
+    """The number that batches know a query by; see :class:`mmembed.losses.candidates.Candidates`."""
+    return _number(item.fingerprint())
 
 
 def _number(name: str) -> int:

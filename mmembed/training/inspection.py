@@ -16,6 +16,8 @@ MEDIA = (Kind.IMAGE, Kind.VIDEO)
 AXES = ("time", "height", "width")
 FREE_WORD = "<region>"
 """Shown for a token that a region encoder fills."""
+PATCH_WORD = "<patch>"
+"""Shown for a patch of a dual encoder, which no token of the vocabulary stands for."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,11 @@ def shares(sampler: Sampler, first_step: int, steps: int) -> list[SourceShare]:
 
 
 def _spans(ids: Tensor, kinds: Tensor, tokenizer: Any) -> list[Span]:
-    # tokens one by one: decoded together they would not show where one ends
-    words = [FREE_WORD if token == KEPT_FREE else tokenizer.decode([token]) for token in ids.tolist()]
+    # tokens one by one: decoded together they would not show where one ends; those of no vocabulary have no word
+    words = [
+        tokenizer.decode([token]) if token >= 0 else PATCH_WORD if kind in MEDIA else FREE_WORD
+        for kind, token in zip(kinds.tolist(), ids.tolist(), strict=True)
+    ]
     spans = []
     counted = [kind in MEDIA or token == KEPT_FREE for kind, token in zip(kinds.tolist(), ids.tolist(), strict=True)]
     for (kind, alike), group in groupby(zip(kinds.tolist(), counted, words, strict=True), key=lambda token: token[:2]):

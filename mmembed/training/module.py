@@ -1,8 +1,8 @@
 """The LightningModule: one optimiser step over an objective, by cached gradients, on one process or many, always."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning import LightningModule
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmembed.errors import DivergenceError, InputError
 from mmembed.losses.gather import gather, total
-from mmembed.losses.objectives import ContrastiveObjective, Loss
+from mmembed.losses.objectives import Loss, Objective
 from mmembed.losses.settings import ObjectiveSettings
 from mmembed.models.embedder import Embedder
 from mmembed.models.features import SharedFeatures
@@ -29,6 +29,8 @@ from mmembed.training.reports import StepReport
 from mmembed.training.settings import MB, Stage
 from mmembed.training.sharding import even_chunks, is_sharded, shard, whole_tensor
 from mmembed.training.tally import StepTally
+
+Piece = TypeVar("Piece")
 
 EMBEDDING = "embedding"
 # ranks draw different dropout, and rank 0 what a single process draws
@@ -64,7 +66,7 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         self.seed = seed
         self.facts = dict(facts or {})
         objective: ObjectiveSettings = stage.objective
-        self.objective: ContrastiveObjective = objective.build(stage.rules)
+        self.objective: Objective = objective.build(stage.rules)
         self.report: StepReport | None = None
         self.ema: EmaWeights | None = None
         self._tally = StepTally()
@@ -154,18 +156,23 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         found: list[Loss] = []
 
         def loss_of(rep: Rep) -> Tensor:
-            found.append(self._loss(batch, rep[EMBEDDING]))
+            found.append(self._loss(batch, rep))
             return found[0].share / self.stage.optim.accumulate
 
-        chunks = self._chunks(batch)
+        rep = self._cached(batch, self.encoder(), self._chunks(batch), loss_of)
+        return found[0], rep
+
+    def _cached(
+        self, batch: TrainingBatch, encode: Callable[[Piece], Rep], pieces: Sequence[Piece],
+        loss_of: Callable[[Rep], Tensor],
+    ) -> Rep:  # fmt: skip
+        """Backpropagate the loss of all pieces of a batch by :func:`cached_gradients`; their embeddings."""
         # whether a graph is kept must not differ between ranks whose weights are sharded
         keep = 0 if self.sharded else self.stage.chunks.keep_mb * MB
         empty = {EMBEDDING: torch.zeros(0, self.embedder.width, device=self.device)}
         with self._one_reduction(), memory_explained(batch):
-            _, rep = cached_gradients(
-                self.encoder(), chunks, loss_of, backward=self._backward, keep_bytes=keep, empty=empty
-            )
-        return found[0], rep
+            _, rep = cached_gradients(encode, pieces, loss_of, backward=self._backward, keep_bytes=keep, empty=empty)
+        return rep
 
     def encoder(self) -> Callable[[Batch], Rep]:
         """Chunk -> Rep for one batch; a frozen tower's features are shared by all its chunks and passes."""
@@ -182,12 +189,9 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         The weights are those that the stage hands on: their average where that is what it finishes with.
         """
         with self.ema.swapped() if self.ema is not None and self.stage.finish == "ema" else nullcontext():
-            embeddings = self._embed(batch)
-        loss = self._loss(batch, embeddings)
-        targets, keys = gather(embeddings[batch.target_rows]), gather(batch.candidates.target_keys)
-        best = (embeddings[batch.query_rows] @ targets.T).argmax(1)
-        own = batch.candidates.target_keys[batch.candidates.labels]
-        counts = torch.stack([(keys[best] == own).sum(), torch.tensor(len(own), device=self.device)])
+            rep = self._embed(batch)
+        loss, found = self._loss(batch, rep), self._hits(batch, rep)
+        counts = torch.stack([found.sum(), torch.tensor(len(found), device=self.device)])
         hits, queries = total(counts.double()).tolist()
         values = {"val/hit@1": hits / queries, f"val/hit@1/{batch.part or batch.sources[0]}": hits / queries}
         self.log_dict(values | {"val/loss": loss.value.float()}, batch_size=int(queries))
@@ -200,15 +204,26 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
     def _chunks(self, batch: TrainingBatch) -> list[Batch]:
         return even_chunks(batch) if self.sharded else batch.chunks
 
-    def _embed(self, batch: TrainingBatch) -> Tensor:
+    def _embed(self, batch: TrainingBatch) -> Rep:
         """The embeddings of the chunks' rows one after another ``[R, D]``; R is 0 where this rank has no row."""
         encode = self.encoder()
         embedded = [encode(chunk)[EMBEDDING] for chunk in self._chunks(batch)]
-        return torch.cat([torch.zeros(0, self.embedder.width, device=self.device), *embedded])
+        return {EMBEDDING: torch.cat([torch.zeros(0, self.embedder.width, device=self.device), *embedded])}
 
-    def _loss(self, batch: TrainingBatch, embeddings: Tensor) -> Loss:
+    def _loss(self, batch: TrainingBatch, rep: Rep) -> Loss:
+        embeddings = rep[EMBEDDING]
         loss: Loss = self.objective(embeddings[batch.query_rows], embeddings[batch.target_rows], batch.candidates)
         return loss
+
+    def _hits(self, batch: TrainingBatch, rep: Rep) -> Tensor:
+        """Whether each held-out query finds a target equal to its own before all others ``[B]``."""
+        return self._found(batch, rep[EMBEDDING][batch.query_rows], rep[EMBEDDING][batch.target_rows])
+
+    def _found(self, batch: TrainingBatch, queries: Tensor, targets: Tensor) -> Tensor:
+        """The same of vectors ``[B, D]`` and ``[N, D]`` of this rank, compared with the targets of all."""
+        candidates = batch.candidates
+        best = (queries @ gather(targets).T).argmax(1)
+        return gather(candidates.target_keys)[best] == candidates.target_keys[candidates.labels]
 
     def _one_reduction(self) -> AbstractContextManager[None]:
         """Keep DistributedDataParallel from reducing in each backward pass; it is done once, by hand."""
@@ -236,14 +251,14 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
             raise _diverged(batch, got, "rows of the largest loss", self._tally.hardest)
 
     def _refuse_no_negative(self, loss: Loss, batch: TrainingBatch) -> None:
-        if loss.logs["no_negative"] == 1:
+        if loss.logs.get("no_negative") == 1:
             raise InputError(
                 f"batch {batch.number}", expected="a negative for at least one query", got="none: masks or scopes take "
                 "every target out", remedy="use larger batches, other blocks, hard negatives or fewer masks",
             )  # fmt: skip
 
 
-def _temperature_groups(objective: ContrastiveObjective, rate: float) -> list[dict[str, Any]]:
+def _temperature_groups(objective: Objective, rate: float) -> list[dict[str, Any]]:
     """A learned temperature trains at its own rate and never decays."""
     parameters = [p for p in objective.parameters() if p.requires_grad]
     rate = objective.learning_rate or rate

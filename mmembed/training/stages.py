@@ -28,9 +28,9 @@ from mmembed.training.checkpoint import (
 )
 from mmembed.training.divergence import Divergence
 from mmembed.training.loggers import make_loggers
-from mmembed.training.module import EmbedderModule
 from mmembed.training.optim import freeze
 from mmembed.training.progress import TrainingProgress
+from mmembed.training.pseudo_words import make_module
 from mmembed.training.settings import MB, Stage
 from mmembed.training.stage_data import StageData, make_mixer, open_training, stage_seed
 from mmembed.training.strategies import trainer_choices
@@ -104,9 +104,15 @@ def run_stage(embedder: Embedder, run: StageRun, log: TrainLog) -> None:
     mixer = make_mixer(
         run.name, stage, seed=run.seed, preprocessor=preprocessor, backbone=embedder.settings.backbone
     )  # fmt: skip
-    preparer = PairPreparer(preprocessor, stage.chunks, list(stage.mixture), filler=run.sharded, mixer=mixer)
+    preparer = PairPreparer(
+        preprocessor, stage.chunks, list(stage.mixture),
+        filler=run.sharded, mixer=mixer, filled=stage.objective.filled,
+        placeholder=getattr(embedder.pooler, "placeholder", None),
+    )  # fmt: skip
     data = StageData(mixture, preparer, stage, processes)
-    module = EmbedderModule(embedder, stage, seed=stage_seed(run.name, run.seed), facts=facts)
+    module = make_module(
+        embedder, stage, seed=stage_seed(run.name, run.seed), facts=facts, data_root=run.data_root
+    )  # fmt: skip
     quarantine = Quarantine(mixture.sampler.sizes, stage.sampling.max_bad)
     watch = Watch(stage.log_every, make_loggers(stage.loggers if processes.first else (), run.directory, run.name), log)
     callbacks = [

@@ -44,6 +44,22 @@ SETS = {
     "activitynetqa": "mmeb_v2_video/ActivityNetQA",
     "scar_pairs": "scar_train/RefCOCOg",
     "scar_ranked": "scar_eval/RefCOCOg",
+    "cirr_pairs": "cirr_train/cirr",
+    "fashioniq_pairs": "fashioniq_train/dress",
+    "lasco_pairs": "lasco_train/lasco",
+    "covr_pairs": "cc_coir_train/cc_coir",
+    "megapairs_pairs": "megapairs_train/megapairs",
+    "mtcir_pairs": "mtcir_train/mtcir",
+    "image_captions": "image_captions/llava_pretrain",
+    "cir_triplets": "cir_triplets/triplets",
+    "fashioniq": "fashioniq/dress",
+    "cirr": "cirr/val",
+    "cirr_unjudged": "cirr/test1",
+    "circo": "circo/val",
+    "circo_unjudged": "circo/test",
+    "genecis_objects": "genecis/focus_object",
+    "genecis_attributes": "genecis/focus_attribute",
+    "covr": "covr/test",
 }
 """A set of every converter."""
 BAD: tuple[Any, ...] = (None, 7, "", [])
@@ -69,6 +85,12 @@ TAKEN: dict[str, dict[str, tuple[Any, ...]]] = {
     "sibling_clips": {"query": ("",)},
     "moments": {"query": ("",), "input_frames": (None, ""), "negative_frames": ([],)},
     **dict.fromkeys(("mvbench", "videomme", "nextqa", "egoschema", "activitynetqa"), ASKED),
+    "cirr_pairs": {"pairid": (7,)},
+    "lasco_pairs": {"qid": (7,)},
+    **{key: {"id": (7,)} for key in ("mtcir_pairs", "cir_triplets", "image_captions")},
+    # a number names a query
+    **{key: {"pairid": (7,)} for key in ("cirr", "cirr_unjudged")},
+    **{key: {"id": (7,)} for key in ("circo", "circo_unjudged")},
 }
 """Values that are taken, as the published code takes them, by converter and column."""
 
@@ -118,9 +140,12 @@ def _open(name, root):
     draw_source(sets, copies)
     prepare(sets, root / "data", copies=copies, wishes=Wishes(compare=False))
     converter = CONVERTERS[row.converter]
-    clone = LocalClone(row.repo, copies / row.repo)
+    clone = LocalClone(row.origin, copies / row.origin)
     names = row_names(row, converter, clone)
-    parts = {part: list(read_rows([clone.folder / file for file in files])) for part, files in names.items()}
+    parts = {
+        part: list(read_rows([clone.folder / file for file in files], form=converter.forms.get(part, "records")))
+        for part, files in names.items()
+    }
     roots = dict.fromkeys((*names_of(row.media), "", *row.options.get("roots", ())))
     return Opened(row, converter, parts, Media(root / "data" / source / "media", root / "made", tuple(roots)))
 
@@ -134,7 +159,11 @@ def columns_of(name):
     found = [(part, column) for part, columns in parts.items() for column in columns]
     if name in ("video_captions", "clip_captions"):
         found += [("rows", column) for column in row.columns if ("rows", column) not in found]
-    more = {"mmeb_pairs": ("neg_text", "neg_image_path"), "vidore": ("language",)}.get(name, ())
+    more = {
+        "mmeb_pairs": ("neg_text", "neg_image_path"),
+        "vidore": ("language",),
+        "image_captions": ("id", "conversations"),
+    }.get(name, ())
     return found + [("queries" if name == "vidore" else "rows", column) for column in more]
 
 

@@ -38,3 +38,16 @@ def test_the_demo_and_tables_of_ones_own_have_lines_of_theirs():
         "python data_prep/demo.py --data-root data",
         "mine/pairs: of no source; a table of your own is written as docs/data.md says",
     ]
+
+
+def test_pseudo_words_are_found_by_a_command_of_their_own():
+    assert preparing(["pseudo_words/searle"], Path("data")) == [
+        "python scripts/make_pseudo_words.py --config searle.yaml --pictures DIR --phrases FILE --data-root data"
+    ]
+
+
+def test_what_is_on_no_hub_has_a_line_of_its_own_that_asks_for_its_folder():
+    assert preparing(["circo/val", "mmeb_train/OK-VQA", *sets("cirr")], Path("data")) == [
+        "python data_prep/prepare.py mmeb_train/OK-VQA --data-root data",
+        "python data_prep/prepare.py circo/val cirr --data-root data --source DIR",
+    ]

@@ -118,7 +118,10 @@ def test_every_table_opens_and_every_row_reads(drawn):
     several = sum(first != second for pair in tables["pair_caption"] for first, second in [things(pair.positives[0])])
     assert 0 < len(tables.pop("pair_composed")) <= 300
     assert 0 < len(tables.pop("single_composed")) <= 30
+    assert 0 < len(tables.pop("caption_masked")) <= 12 + 144 + 14
     assert {name: len(pairs) for name, pairs in tables.items()} == {
+        "captioned": 30 + 300,
+        "told": 300,
         "single_caption": 30,
         "single_image": 30,
         "single_question": 30 * 2,
@@ -137,6 +140,28 @@ def test_every_table_opens_and_every_row_reads(drawn):
     for task in SETS:
         retrieval_set = read_retrieval_set(drawn / "test" / task)
         assert retrieval_set.queries.keys() == retrieval_set.relevance.keys()
+
+
+def test_captions_alone_are_each_once_and_masked_and_pictures_with_captions_have_no_instruction(drawn):
+    masked, *shown = (list(PairTable(drawn / f"{name}.jsonl")) for name in ("caption_masked", "captioned", "told"))
+    captioned = [pair for pairs in shown for pair in pairs]
+
+    captions = [pair.positives[0].text for pair in masked]
+    assert set(captions) == {pair.positives[0].text for pair in captioned}
+    assert len(captions) == len(set(captions))
+    assert {pair.query.text for pair in masked} == {"$", "$ left of $", "$ is $"}
+    assert not any(pair.query.instruction or pair.query.text for pair in captioned)
+
+
+def test_words_that_say_a_part_of_a_picture_are_true_of_it(drawn):
+    captions = {path: things(caption) for path, caption in captions_of_pictures(drawn).items()}
+    parts = list(PairTable(drawn / "told.jsonl"))
+
+    assert len(parts) == 300
+    for pair in parts:
+        side, said = pair.positives[0].text.removeprefix("the ").split(" object is ")
+        thing = captions[pair.query.media[0].source][side == "right"]
+        assert said.removeprefix("a ") in thing.split()
 
 
 def test_a_task_has_two_hundred_queries_by_default():

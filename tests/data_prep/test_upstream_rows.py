@@ -234,7 +234,7 @@ def test_a_pointer_of_git_lfs_is_not_taken_for_rows(tmp_path):
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
-    (tmp_path / "rows.csv").write_text("a,b\n")
+    (tmp_path / "rows.txt").write_text("a,b\n")
 
-    with pytest.raises(InputError, match=r"rows\.csv: expected a file of rows"):
-        list(read_rows([tmp_path / "rows.csv"]))
+    with pytest.raises(InputError, match=r"rows\.txt: expected a file of rows"):
+        list(read_rows([tmp_path / "rows.txt"]))

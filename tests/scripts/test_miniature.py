@@ -88,6 +88,7 @@ def test_what_the_command_says_goes_before_what_is_made_small(own, tmp_path):
         ("Qwen/Qwen3-VL-2B-Instruct", "qwen3_vl"),
         ("llava-hf/llava-v1.6-mistral-7b-hf", None),
         ("llava-hf/llava-onevision-qwen2-7b-ov-hf", "llava_onevision"),
+        ("xtuner/llava-phi-3-mini-hf", "llava"),
     ],
 )
 def test_the_architecture_is_that_of_the_checkpoint(path, architecture):

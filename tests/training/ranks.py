@@ -5,7 +5,9 @@ run of one process, the twin that the others are compared with.
 """
 
 import json
+import os
 import sys
+import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -18,21 +20,24 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from mmembed import Item, Pair
+from mmembed import Embedder, Item, Pair
 from mmembed.counters import counting
 from mmembed.data.settings import Source
 from mmembed.items import Negative
-from mmembed.losses.settings import Contrastive, LearnedTemperature, SourceRules
+from mmembed.losses.settings import Contrastive, Distillation, LearnedTemperature, LinCIR, SourceRules
+from mmembed.models.settings import DualEncoder, EmbedderSettings, Phi, Phrases, RawPrompt, Scratch
 from mmembed.processes import everyone, joined
 from mmembed.training.batches import PairPreparer
-from mmembed.training.module import EmbedderModule
+from mmembed.training.pseudo_words import make_module
 from mmembed.training.settings import Chunks, Optim, Stage
 from mmembed.training.sharding import whole_tensor
 from mmembed.training.strategies import trainer_choices
+from mmembed.training.teachers import write_teachers
 from tests.cases import GOLDEN, draw, golden_item, golden_model, small_embedder
 
 PUBLISHED = GOLDEN / "vlm2vec/golden/train"
 STEPS = 3
+TEACHERS = Path(tempfile.gettempdir(), f"teachers-{os.getpid()}.safetensors")
 
 
 def published_pairs():
@@ -95,6 +100,37 @@ def two_sources(strategy):
     return small_embedder("qwen2_vl"), stage, sourced_pairs()
 
 
+def mapping(objective, pairs):
+    """A mapping network alone; without dropout, for ranks draw different ones."""
+    prompt = RawPrompt(phrases=Phrases(both="a photo of $ that {text}"))
+    pooler = Phi(places="all", dropout=0.0)
+    embedder = Embedder(EmbedderSettings(DualEncoder(scratch=Scratch("clip")), prompt, pooler))
+    words = torch.randn(len(pairs), embedder.backbone.word_width, generator=torch.Generator().manual_seed(1))
+    write_teachers(TEACHERS, [pair.query for pair in pairs], words, embedder)
+    optim = Optim(lr=1e-3, eps=1e-3, ema=0.5)
+    stage = Stage(
+        {}, STEPS, objective=objective, optim=optim, chunks=Chunks(rows=2, keep_mb=0), freeze=("model",)
+    )  # fmt: skip
+    return embedder, stage, [pairs] * STEPS
+
+
+def masked_pairs():
+    """Two captions that are equal once they are masked, on different ranks."""
+    rows = [("$ of $", "a cup of tea"), ("$", "small house"), ("$ in $", "a cat in a hat"), ("$ of $", "a bag of nuts")]
+    return [
+        Pair(Item.of(m), (Item.of(c),), query_id=str(i)) for i, (m, c) in enumerate([*rows, ("$ on $", "a b on c")])
+    ]
+
+
+def phrased_pairs():
+    """Pictures, each with a phrase and the phrase to fill; three do not divide by two."""
+    phrases = [("a dog that runs", "$ that runs"), ("a red bus", "a red $"), ("a table here", "$ here")]
+    return [
+        Pair(Item.of({"image": draw(56, 56, i)}), tuple(map(Item.of, both)), query_id=str(i))
+        for i, both in enumerate(phrases)
+    ]
+
+
 CASES = {
     "golden-ddp": lambda: golden_stage("ddp"),
     "golden-fsdp2": lambda: golden_stage("fsdp2"),
@@ -104,6 +140,9 @@ CASES = {
     "lonely-ddp": lambda: learned("ddp", lonely_pairs(), margin=None),
     "lonely-fsdp2": lambda: learned("fsdp2", lonely_pairs(), margin=None),
     "sources-ddp": lambda: two_sources("ddp"),
+    "lincir": lambda: mapping(LinCIR(), masked_pairs()),
+    "lincir-lonely": lambda: mapping(LinCIR(), masked_pairs()[:1]),
+    "distillation": lambda: mapping(Distillation(teachers=TEACHERS.name), phrased_pairs()),
 }
 
 
@@ -123,9 +162,12 @@ def train(case, processes):
     torch.manual_seed(0)
     embedder, stage, global_batches = CASES[case]()
     sharded = stage.strategy == "fsdp2" and processes.world > 1
-    prepare = PairPreparer(embedder.backbone.preprocessor, stage.chunks, list(stage.mixture), filler=sharded)
+    prepare = PairPreparer(
+        embedder.backbone.preprocessor, stage.chunks, list(stage.mixture),
+        filler=sharded, filled=stage.objective.filled,
+    )  # fmt: skip
     batches = [prepare(n, pairs[processes.rank :: processes.world]) for n, pairs in enumerate(global_batches)]
-    module, recorder = EmbedderModule(embedder, stage, seed=0), Recorder()
+    module, recorder = make_module(embedder, stage, seed=0, facts={}, data_root=TEACHERS.parent), Recorder()
     trainer = lightning.Trainer(
         **trainer_choices(stage.strategy, processes), max_steps=stage.steps, accelerator="cpu", logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[recorder],
@@ -149,6 +191,7 @@ def main(output, cases):
             if processes.first:
                 save_file({name: t.contiguous() for name, t in weights.items()}, f"{output}/{case}.safetensors")
                 Path(output, f"{case}.json").write_text(json.dumps(reports))
+    TEACHERS.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

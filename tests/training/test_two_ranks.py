@@ -21,6 +21,8 @@ CASES = (
     "golden-ddp", "golden-fsdp2", "lopsided-ddp", "lopsided-fsdp2", "frozen-fsdp2", "lonely-ddp", "lonely-fsdp2",
     "sources-ddp",
 )  # fmt: skip
+# the network of a composer alone: equal masked captions on both ranks, a rank without any row, pictures and teachers
+MAPPING = ("lincir", "lincir-lonely", "distillation")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def runs(tmp_path_factory):
         folders[world] = tmp_path_factory.mktemp(f"ranks{world}")
         launcher = [] if world == 1 else ["-m", "torch.distributed.run", "--nproc-per-node", str(world)]
         done = subprocess.run(
-            [sys.executable, *launcher, str(PROGRAM), str(folders[world]), *CASES],
+            [sys.executable, *launcher, str(PROGRAM), str(folders[world]), *CASES, *MAPPING],
             env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-4000:]
@@ -55,6 +57,20 @@ def test_two_ranks_equal_one(case, runs):
         names = ("loss", "grad_norm", *temperatures, "masked", "no_negative", "lr")
         assert temperatures
         assert [two[name] for name in names] == pytest.approx([one[name] for name in names], rel=2e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("case", MAPPING)
+def test_two_ranks_train_a_mapping_network_as_one(case, runs):
+    alone, together = (load_file(runs[world] / f"{case}.safetensors") for world in (1, 2))
+
+    assert len(alone) == 12
+    assert alone.keys() == together.keys()
+    assert max(np.abs(alone[name] - together[name]).max() for name in alone) <= 1e-6
+    for one, two in zip(reports(runs[1], case), reports(runs[2], case), strict=True):
+        assert one.keys() == two.keys()
+        names = one.keys() - {"reductions", "tokens"}
+        assert [two[name] for name in names] == pytest.approx([one[name] for name in names], rel=2e-6, abs=1e-6)
+    assert reports(runs[2], case)[0]["reductions"] == 3
 
 
 @pytest.mark.parametrize("case", ["golden-ddp", "golden-fsdp2"])
