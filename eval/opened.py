@@ -24,6 +24,9 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None
     parser.add_argument("--model", required=required, metavar="DIR_OR_ID", help="a run's final/, or a Hub id")
     parser.add_argument("--profile", metavar="NAME", help="how a released checkpoint embeds, e.g. vlm2vec")
     parser.add_argument("--adapter", metavar="DIR_OR_ID", help="LoRA or DoRA to load onto it")
+    parser.add_argument(
+        "--pooler-weights", type=Path, metavar="FILE", help="a released mapping network, e.g. SEARLE_ViT-B32.pt"
+    )
     model = parser.add_argument_group("how the model embeds")
     model.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as the model was saved")
     model.add_argument("--max-pixels", type=int, metavar="N", help="most pixels of a picture")
@@ -96,4 +99,7 @@ def open_model(options: argparse.Namespace) -> "Embedder":
 
     chosen = {"dtype": options.dtype, "max_pixels": options.max_pixels, "num_crops": options.num_crops}
     overrides = {name: value for name, value in chosen.items() if value is not None}
-    return Embedder.from_pretrained(options.model, adapter=options.adapter, profile=options.profile, **overrides)
+    return Embedder.from_pretrained(
+        options.model, adapter=options.adapter, profile=options.profile, pooler_weights=options.pooler_weights,
+        **overrides,
+    )  # fmt: skip

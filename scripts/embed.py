@@ -35,8 +35,9 @@ def embed(options: argparse.Namespace) -> str:
     rows = RegionRows(table, instruction=options.region_instruction) if options.regions else table
     overrides = {} if options.dtype is None else {"dtype": options.dtype}
     model = mmembed.Embedder.from_pretrained(
-        options.model, adapter=options.adapter, profile=options.profile, **overrides
-    )
+        options.model, adapter=options.adapter, profile=options.profile, pooler_weights=options.pooler_weights,
+        **overrides,
+    )  # fmt: skip
     starts = rows.starts if isinstance(rows, RegionRows) else None
     store = EmbeddingStore(
         options.output, origin_of(model, table, len(rows), options), starts=starts, overwrite=options.overwrite
@@ -78,6 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of shards and manifest.json")
     parser.add_argument("--profile", metavar="NAME", help="how a released checkpoint embeds, e.g. vlm2vec")
     parser.add_argument("--adapter", metavar="DIR_OR_ID", help="LoRA or DoRA to load onto it")
+    parser.add_argument(
+        "--pooler-weights", type=Path, metavar="FILE", help="a released mapping network, e.g. SEARLE_ViT-B32.pt"
+    )
     parser.add_argument("--instruction", metavar="WORDS", help="for items that bring none")
     parser.add_argument("--side", choices=("query", "target"), default="target", help="default: target")
     parser.add_argument(

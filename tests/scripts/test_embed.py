@@ -10,6 +10,7 @@ from mmembed.counters import counting
 from mmembed.index.embedding_store import plan_shards, read_embeddings
 from mmembed.models.identity import weights_fingerprint
 from scripts.embed import main
+from tests.models.backbones.dual_encoder.checkpoints import MAPPING, published
 
 WORDS = ["red", "blue", "circle", "square", "left", "right", "of", "a", "the", "cross"]
 
@@ -222,3 +223,19 @@ def test_weights_are_named_by_every_bit_name_and_type():
 
     assert len(set(names)) == 5
     assert weights_fingerprint(dict(reversed(weights.items()))) == names[0]
+
+
+def test_a_released_mapping_network_composes_the_items(tmp_path, table):
+    clip, network = published(tmp_path / "clip"), MAPPING / "searle_phi.safetensors"
+
+    assert run(clip, table, tmp_path / "out", "--profile", "searle", "--pooler-weights", str(network)) == 0
+
+    model = Embedder.from_pretrained(clip, profile="searle", pooler_weights=network, device="cpu")
+    item = {"image": str(tmp_path / "p.png"), "text": "a picture", "instruction": "Its own."}
+    torch.testing.assert_close(read_embeddings(tmp_path / "out")[1][-1:], model.encode(item), atol=1e-6, rtol=0)
+
+
+def test_a_profile_of_a_mapping_network_asks_for_its_weights(tmp_path, table, capsys):
+    assert run(published(tmp_path / "clip"), table, tmp_path / "out", "--profile", "searle") == 2
+
+    assert "expected the pooler's trained weights" in capsys.readouterr().err
