@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_prep.source import SOURCES, read_source, resolve, source_names
+from data_prep.source import SOURCES, Source, read_source, resolve, source_names
 
 DEMO = "demo"
 """Folder of the demo's data, which a command of their own draws."""
@@ -29,7 +29,8 @@ def preparing(names: Sequence[str], data_root: Path) -> list[str]:
     root = shlex.quote(str(data_root))
     known = [name for name in names if (SOURCES / f"{name.partition('/')[0]}.yaml").is_file()]
     lines = []
-    kept = [name for name in known if _is_kept(name)]
+    sources = {source: read_source(source) for source in dict.fromkeys(name.partition("/")[0] for name in known)}
+    kept = [name for name in known if _is_kept(sources[name.partition("/")[0]], name)]
     for part, more in (([name for name in known if name not in kept], ""), (kept, " --source DIR")):
         if part:
             group = next((group for group in source_names() if _sets(group) == set(part)), None)
@@ -48,11 +49,9 @@ def preparing(names: Sequence[str], data_root: Path) -> list[str]:
     return lines
 
 
-def _is_kept(name: str) -> bool:
-    """Whether a set, or the first of a source, is of a folder that people keep, which is on no Hub."""
-    source, _, key = name.partition("/")
-    sets = read_source(source).sets
-    row = sets.get(key) or next(iter(sets.values()), None)
+def _is_kept(source: Source, name: str) -> bool:
+    """Whether a set, or the first of its source, is of a folder that people keep, which is on no Hub."""
+    row = source.sets.get(name.partition("/")[2]) or next(iter(source.sets.values()), None)
     return row is not None and bool(row.folders)
 
 

@@ -23,6 +23,7 @@ import rich.box
 import rich.table
 from rich.console import Console
 
+from data_prep.converters import refuse_outside
 from data_prep.writers import Writer
 from data_prep.writers.answers import Answers, in_order
 from data_prep.writers.filters import REASONS, Filters
@@ -64,6 +65,9 @@ def show_request(options: argparse.Namespace) -> int:
 def make(options: argparse.Namespace, filters: Filters, writer: Writer) -> int:
     """Do what the options say; 0 is triplets written, 1 none that passed the filters."""
     records = read_captions(options.captions, options.limit)
+    for record in records:
+        # before anything is asked: prepare.py would put the triplet aside
+        refuse_outside(record.image, f"{options.captions}: record {record.id}: image")
     weights = read_weights(options.weights)
     kinds = [drawn_kind(options.seed, record.id, weights) for record in records]
     answers = Answers(options.output.with_suffix(".answers"))
@@ -104,6 +108,8 @@ def later_filters(options: argparse.Namespace) -> dict[str, Together]:
 def write(options: argparse.Namespace, kept: Sequence[Triplet], report: dict[str, Any]) -> int:
     """Write the triplets and the report, and print what became of the answers."""
     report_path = options.output.with_suffix(".report.json")
+    # an old one would name other bytes
+    report_path.unlink(missing_ok=True)
     if kept:
         with whole_file(options.output) as part, part.open("w", encoding="utf-8") as file:
             for triplet in kept:
@@ -173,9 +179,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.output.suffix != ".jsonl":
             raise InputError("--output", expected="a .jsonl file", got=f"'{options.output}'", remedy="rename it")
+        if options.output.resolve() == options.captions.resolve():
+            raise InputError("--output", expected="another file than CAPTIONS", got="the same", remedy="rename it")
         low, high = options.clip_band
         if not -1 <= low < high <= 1:
             raise InputError("--clip-band", expected="-1 <= LOW < HIGH <= 1", got=f"{low} {high}", remedy="swap them")
+        if not options.clip and (low, high) != CLIP_BAND:
+            raise InputError("--clip-band", expected="--clip beside it", got="none", remedy="name a dual encoder")
         filters = Filters(**{field.name: getattr(options, field.name) for field in fields(Filters)})
         return show_request(options) if options.dry_run else make(options, filters, writer_of(options))
     except InputError as error:

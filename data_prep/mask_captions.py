@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data_prep.keywords import TAGGERS, tagger_of
-from data_prep.masking import MASKINGS, Masking
+from data_prep.masking import MASKINGS, Masking, cleaned
 from mmembed.data.tables import write_pairs
 from mmembed.errors import InputError
 from mmembed.items import Pair
@@ -31,16 +31,18 @@ def read_captions(path: Path, column: str) -> list[str]:
         InputError: no such file, or a line that is no object with that field.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # a caption may hold marks that Unicode calls ends of lines
+        with path.open(encoding="utf-8") as file:
+            lines = [line.removesuffix("\n") for line in file]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(path, expected="a readable text file", got=error, remedy="check the path") from error
     return [_field(path, i, line, column) for i, line in enumerate(lines)] if path.suffix == ".jsonl" else lines
 
 
 def masked(captions: Sequence[str], masking: Masking) -> Iterator[Pair]:
-    """Each caption masked, and itself; empty ones are left out."""
+    """Each caption masked, and itself; those are left out of which nothing is left without placeholders."""
     for number, caption in enumerate(track(captions, "mask captions")):
-        if caption.strip():
+        if cleaned(caption, masking.placeholder):
             yield replace(masking.pair(caption), query_id=f"{number:07d}")
 
 
@@ -78,7 +80,12 @@ def _field(path: Path, number: int, line: str, column: str) -> str:
             f"{path}: line {number + 1}", expected=f"an object with the field {column}", got=error,
             remedy="mend the line, or say --column",
         ) from error  # fmt: skip
-    return value if isinstance(value, str) else ""
+    if not isinstance(value, str | None):
+        raise InputError(
+            f"{path}: line {number + 1}: {column}", expected="a caption", got=repr(value),
+            remedy="mend the line, or say --column",
+        )  # fmt: skip
+    return value or ""
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ class Masking:
         placeholder: stands for a run of keywords.
 
     Raises:
-        InputError: no such way.
+        InputError: no such way, or a placeholder that would not be found again.
     """
 
     tagger: Tagger = by_rules
@@ -83,6 +83,9 @@ class Masking:
     def __post_init__(self) -> None:
         if self.way not in MASKINGS:
             raise InputError("masking", expected="a way to mask", got=self.way, remedy=nearest(self.way, MASKINGS))
+        if self.placeholder != "".join(self.placeholder.split()) or not self.placeholder:
+            got = f"'{self.placeholder}'"
+            raise InputError("placeholder", expected="marks without a space", got=got, remedy="$ is usual")
 
     def pair(self, caption: str) -> Pair:
         """The masked caption as the query, and the caption as the target.

@@ -154,6 +154,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if f"{options.task}.jsonl" in (CAPTIONS, ANSWERS):
             raise InputError("--task", expected="a row's name", got=f"'{options.task}'", remedy="it is taken in DIR")
+        if options.captions and options.captions.resolve() == (options.output / CAPTIONS).resolve():
+            expected = f"another file than {CAPTIONS} of --output, where captions are kept as they come"
+            raise InputError("--captions", expected=expected, got="the same", remedy="rename it")
         if options.dry_run:
             (query,) = read_queries(options.set, options.join, 1)
             print(*(turn["content"] for turn in rewriting_messages(options.prompt, "(its caption)", query.change)))

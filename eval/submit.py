@@ -56,6 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
     add_data_root(parser)
     parser.add_argument("--tasks", metavar="A,B", help="these rows (default: those whose answers are not public)")
     parser.add_argument("--prompts", metavar="VERSION", help="this version of the prompts where a row has it")
+    parser.add_argument(
+        "--rewritten", type=Path, metavar="DIR", help="ask with the texts that data_prep/rewrite_queries.py wrote"
+    )
     parser.add_argument("--format", choices=tuple(FORMATS), help="default: that of the benchmark's name, else generic")
     add_cache(parser)
     return parser
@@ -108,21 +111,33 @@ def chosen_rows(benchmark: Benchmark, names: str | None, version: str | None) ->
 def submit(options: argparse.Namespace, benchmark: str, rows: Sequence[Task], kinds: Sequence[Format]) -> int:
     """Embed and rank the rows, on every process; the first one writes their files."""
     sets = [read(row, options.data_root) for row in rows]
+    asked = [as_asked(row, of, options.rewritten) for row, of in zip(rows, sets, strict=True)]
     with opened(options, rows) as (model, _, crew, processes):
         if not processes.first:
             crew.serve()
             return 0
         from mmembed.evaluation.vectors import embed_task
 
-        for row, retrieval_set in zip(rows, sets, strict=True):
+        for row, retrieval_set, (wanted, data) in zip(rows, sets, asked, strict=True):
             media: MediaSettings = model.settings.backbone.media
-            vectors = embed_task(replace(row, blind=(), blind_targets=()), retrieval_set, crew, media)
+            vectors = embed_task(replace(wanted, blind=(), blind_targets=()), data, crew, media)
             for kind in kinds:
                 metric = f"_{kind.head['metric']}" if len(kinds) > 1 else ""
                 path = options.output / f"{benchmark}_{row.name}{metric}.json"
                 write(path, kind, row, retrieval_set, vectors.queries, vectors.targets)
                 print(f"{path}: {len(retrieval_set.queries):,} queries, {path.stat().st_size:,} bytes, checked")
     return 0
+
+
+def as_asked(row: Task, retrieval_set: "RetrievalSet", folder: Path | None) -> "tuple[Task, RetrievalSet]":
+    """A row and its data as the model is asked: as they are, or with the rewritten queries of a folder."""
+    from mmembed.evaluation.rewritten import read_rewritten
+
+    if folder is None:
+        return row, retrieval_set
+    rewritten = read_rewritten(folder, row.name)
+    rewritten.check(retrieval_set)
+    return rewritten.asked(row), rewritten.applied(retrieval_set)
 
 
 def write(path: Path, kind: Format, row: Task, retrieval_set: "RetrievalSet", queries: object, targets: object) -> None:
@@ -148,10 +163,13 @@ def check(path: Path, rows: Sequence[Task], kinds: Sequence[Format], data_root: 
     if len(rows) > 1:
         names = ", ".join(row.name for row in rows)
         raise InputError("--check", expected="one row", got=names, remedy=f"add --tasks {rows[0].name}")
+    from mmembed.evaluation.rankings import check_rules
+
     pairs = read_file(path)
     kind = format_of(pairs, kinds, path)
-    retrieval_set = read(rows[0], data_root)
-    found = [*problems(pairs, kind, kind.rules(rows[0]), retrieval_set)]
+    retrieval_set, task = read(rows[0], data_root), kind.rules(rows[0])
+    check_rules(task, retrieval_set)
+    found = [*problems(pairs, kind, task, retrieval_set)]
     found += [problem] if (problem := size_problem(path, kind)) is not None else []
     for problem in found[:MOST_SHOWN]:
         print(problem, file=sys.stderr)

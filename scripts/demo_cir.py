@@ -48,7 +48,7 @@ COMPOSERS: Mapping[str, ComposerSettings | None] = {
     "lincir": None,
 }
 """What is compared on the small CLIP; None is the composer that was trained. Where two of a kind stand, the second has
-the weight that a sweep on this very task found best."""
+the weight that a sweep on this very task found best, so that its score flatters it, as LinCIR's does (see the YAML)."""
 QUICK = ("--stages.clip.steps", "20", "--stages.lincir.steps", "20")
 CAPTIONED, CAPTIONS = "pictures with captions", "and captions alone"
 COMPOSED = "the demo's tasks, composed among them"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mmembed.models.embedder import Embedder
+    from mmembed.models.textual_inversion import InversionComposer
 
 EXAMPLE = """example:
   ln -s /imagenet/test data/pseudo_words/pictures
@@ -57,6 +58,11 @@ class Wishes:
     pairs: int = 8
     seed: int = 0
     batch: int = BATCH
+
+    def __post_init__(self) -> None:
+        for name in ("near", "pairs", "batch"):
+            if (value := getattr(self, name)) < 1:
+                raise InputError(f"--{name}", expected="at least 1", got=value, remedy="raise it")
 
 
 def stage_of(recipe: Recipe) -> tuple[Stage, Distillation]:
@@ -98,23 +104,28 @@ def make(recipe: Recipe, data_root: Path, pictures: Sequence[Path], wishes: Wish
             )  # fmt: skip
     embedder = make_embedder(recipe, data_root).eval()
     queries = [Item.of({"image": picture.absolute()}) for picture in pictures]
-    words, vectors = invert(embedder, queries, wishes)
+    composer: Any = wishes.inversion.build_for(embedder.backbone)
+    phrases = spoken(composer.phrases)
+    words, vectors = invert(embedder, composer, queries, wishes.batch)
+    known = composer.directions(embedder.backbone).cpu()[[concept in phrases for concept in composer.phrases]]
+    pairs = phrased(queries, vectors, phrases, known, wishes)
     write_teachers(teachers, queries, words, embedder)
-    write_pairs(table, phrased(embedder, queries, vectors, wishes))
+    write_pairs(table, pairs)
     return table, teachers
 
 
-def invert(embedder: "Embedder", items: Sequence[Item], wishes: Wishes) -> tuple["Tensor", "Tensor"]:
+def invert(
+    embedder: "Embedder", composer: "InversionComposer", items: Sequence[Item], batch_size: int
+) -> tuple["Tensor", "Tensor"]:
     """The pseudo-words ``[N, W]`` of pictures, and their vectors ``[N, D]``."""
     import torch
 
     from mmembed.models.sequence import collate
 
-    composer: Any = wishes.inversion.build_for(embedder.backbone)
     words, vectors = [], []
     backbone: Any = embedder.backbone
-    for start in track(range(0, len(items), wishes.batch), "find pseudo-words"):
-        batch = collate(embedder.prepare(items[start : start + wishes.batch], "query")).to(embedder.device)
+    for start in track(range(0, len(items), batch_size), "find pseudo-words"):
+        batch = collate(embedder.prepare(items[start : start + batch_size], "query")).to(embedder.device)
         with torch.no_grad():
             seen, _ = backbone.media(backbone.embed(batch, embedder.vision(batch)))
         words.append(composer.words(seen, backbone).cpu())
@@ -122,15 +133,21 @@ def invert(embedder: "Embedder", items: Sequence[Item], wishes: Wishes) -> tuple
     return torch.cat(words), torch.cat(vectors)
 
 
-def phrased(embedder: "Embedder", queries: Sequence[Item], vectors: "Tensor", wishes: Wishes) -> list[Pair]:
-    """Rows of the table: a picture, a phrase about a concept like it, and the phrase with the placeholder for it."""
+def phrased(
+    queries: Sequence[Item], vectors: "Tensor", phrases: Mapping[str, Sequence[str]], known: "Tensor", wishes: Wishes
+) -> list[Pair]:
+    """Rows of the table: a picture, a phrase about a concept like it, and the phrase with the placeholder for it.
+
+    Args:
+        queries: the pictures.
+        vectors: theirs ``[N, D]``.
+        phrases: about each concept.
+        known: the directions of the concepts ``[C, D]``.
+        wishes: how many rows, and what they draw.
+    """
     from torch.nn.functional import normalize
 
-    from mmembed.models.textual_inversion import read_phrases
-
-    phrases = spoken(read_phrases(str(wishes.inversion.phrases)))
     concepts = list(phrases)
-    known = concept_vectors(embedder, concepts, wishes.inversion.templates)
     nearest = (normalize(vectors, dim=-1) @ known.T).topk(min(wishes.near, len(concepts))).indices.tolist()
     draw = random.Random(wishes.seed)
     spelt = f" {wishes.inversion.placeholder} "
@@ -160,15 +177,6 @@ def spoken(phrases: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 def word_of(concept: str) -> re.Pattern[str]:
     """Finds a concept as a word of its own."""
     return re.compile(rf"(?<!\w){re.escape(concept)}(?!\w)")
-
-
-def concept_vectors(embedder: "Embedder", concepts: Sequence[str], templates: Sequence[str]) -> "Tensor":
-    """The mean direction of each concept's text vectors over the templates ``[C, D]``."""
-    import torch
-
-    texts = [template.format(concept) for concept in concepts for template in templates]
-    each = embedder.encode(texts, progress=True).reshape(len(concepts), len(templates), -1)
-    return torch.nn.functional.normalize(each.mean(1), dim=-1)
 
 
 def pictures_below(folder: Path, limit: int | None) -> list[Path]:

@@ -54,7 +54,7 @@ class Media:
         Raises:
             InputError: the path leaves the media.
         """
-        _refuse_outside(name, where)
+        refuse_outside(name, where)
         paths = ((self.folder / root / name).absolute() for root in self.roots)
         return next((path for path in paths if _exists(path)), None)
 
@@ -64,7 +64,7 @@ class Media:
         Raises:
             InputError: the path leaves that folder, or is that folder.
         """
-        _refuse_outside(name, where)
+        refuse_outside(name, where)
         return self.made / name
 
 
@@ -75,7 +75,12 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _refuse_outside(name: str, where: str) -> None:
+def refuse_outside(name: str, where: str) -> None:
+    """Refuse a path that is not one below the folder of the media.
+
+    Raises:
+        InputError: it is absolute, goes up, or names nothing.
+    """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise InputError(where, expected="a path below the media", got=f"'{name}'", remedy="mend the row")

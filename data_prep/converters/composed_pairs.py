@@ -9,7 +9,6 @@ from itertools import count
 
 from data_prep.converters import Converter, Media, Record
 from data_prep.converters.composed_pairs_kit import (
-    PICTURES,
     Named,
     chosen,
     composed,
@@ -18,7 +17,7 @@ from data_prep.converters.composed_pairs_kit import (
     numbered,
     several_of,
 )
-from data_prep.converters.fields import REMEDY, text, texts
+from data_prep.converters.fields import PICTURES, text, texts, two_texts
 from data_prep.source import SourceSet
 from mmembed.errors import InputError, nearest
 from mmembed.items import Image, Item, Negative, Pair, Video, joined
@@ -57,9 +56,7 @@ def fashioniq_pairs(rows: Iterator[Record], row_set: SourceSet, media: Media) ->
             raise InputError("options.orders", expected="known orders", got=order, remedy=nearest(order, ORDERS))
 
     def make(row: Record) -> list[Pair]:
-        captions = texts(row, "captions", empty=True)
-        if len(captions) != 2 or not any(caption.strip() for caption in captions):
-            raise InputError("captions", expected="two texts, one not empty", got=captions, remedy=REMEDY)
+        captions = two_texts(row, "captions")
         shown, wanted = (named(media, text(row, column), column) for column in ("candidate", "target"))
         told = (ORDERS[order](*captions) for order in orders)
         written = (way for kept in told if any(one.strip() for one in kept) for way in joined(join, kept))

@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.converters import Media, Record
-from data_prep.converters.fields import REMEDY, identifier, text, texts
+from data_prep.converters.fields import PICTURES, REMEDY, identifier, text, texts
 from data_prep.source import SourceSet
 from mmembed.errors import InputError
 from mmembed.items import Item, Negative, Pair
-
-PICTURES = (".png", ".jpg", ".jpeg")
-"""Suffixes of pictures that rows name without one."""
 
 
 def several_of(rows: Iterator[Record], make: Callable[[Record], Sequence[Pair]]) -> Iterator[Pair | InputError]:

@@ -13,6 +13,8 @@ from mmembed.errors import InputError
 from mmembed.items import Image
 
 REMEDY = "mend the row, or download the file again"
+PICTURES = (".jpg", ".png", ".jpeg")
+"""Suffixes of pictures that rows name without one, of which copies have one or another."""
 
 
 @contextmanager
@@ -53,6 +55,18 @@ def texts(row: Record, column: str, *, empty: bool = False) -> list[str]:
     if not all(isinstance(value, str) and (value or empty) for value in values):
         for place, value in enumerate(values):
             _text(value, f"{column}[{place}]", empty)
+    return values
+
+
+def two_texts(row: Record, column: str) -> list[str]:
+    """A list of two texts, of which one may be empty.
+
+    Raises:
+        InputError: another number of them, or two without words.
+    """
+    values = texts(row, column, empty=True)
+    if len(values) != 2 or not any(value.strip() for value in values):
+        raise InputError(column, expected="two texts, one of them not empty", got=values, remedy=REMEDY)
     return values
 
 

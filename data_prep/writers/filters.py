@@ -72,14 +72,20 @@ def parsed(answer: str) -> Edit | str:
     """The edit of an answer that is exactly the JSON object asked for, or the reason why it is not."""
     try:
         value = json.loads(answer)
-    except ValueError:
+    # a model that repeats itself may open thousands of brackets
+    except (ValueError, RecursionError):
         return "not JSON"
     if not isinstance(value, dict) or value.keys() != KEYS:
         return "other keys than the two"
-    if not all(isinstance(text, str) for text in value.values()):
+    if not all(isinstance(text, str) and _is_text(text) for text in value.values()):
         return "not strings"
     edit = Edit(*(" ".join(value[key].split()) for key in ("instruction", "modified_caption")))
     return edit if edit.instruction and edit.modified_caption else "no edit of this kind"
+
+
+def _is_text(text: str) -> bool:
+    """Whether a string can be written: JSON may spell half of a character."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def change_share(before: str, after: str) -> float:

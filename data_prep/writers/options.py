@@ -104,6 +104,11 @@ def captioner_of(options: argparse.Namespace) -> Captioner:
     given = {"--captioner-model": options.captioner_model, "--captioner-url": options.captioner_url,
              "--captions": options.captions}  # fmt: skip
     check_given(f"--captioner {options.captioner}", options.captioner, given)
+    if options.captioner != "nearest":
+        of_nearest = {"profile": options.captioner_profile, "instruction": options.captioner_instruction}
+        for name in (name for name, value in of_nearest.items() if value):
+            expected = "--captioner nearest beside it"
+            raise InputError(f"--captioner-{name}", expected=expected, got=options.captioner, remedy="leave it out")
     if options.captioner == "openai":
         server = server_of(options, options.captioner_url, options.captioner_model)
         return ServerCaptioner(server, options.question)

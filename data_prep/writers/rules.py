@@ -188,7 +188,11 @@ def _other_thing(caption: str, rng: random.Random) -> tuple[str, str, str] | Non
         return None
     place = rng.choice(places)
     there = {other[0].lower() for other in places}
-    new = rng.choice([other for other in lexicon().others(place[0].lower()) if other not in there])
+    others = [other for other in lexicon().others(place[0].lower()) if other not in there]
+    # a caption may name all of a group
+    if not others:
+        return None
+    new = rng.choice(others)
     return place[0], new, swapped(caption, place, new)
 
 

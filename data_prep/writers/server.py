@@ -73,6 +73,12 @@ class ChatServer:
                 "--url", expected="an address with http:// or https://", got=f"'{self.url}'",
                 remedy="write e.g. http://localhost:8000/v1",
             )  # fmt: skip
+        if self.key and not (self.key.isascii() and self.key.isprintable()):
+            # the client would show the key in its own complaint
+            raise InputError(
+                "the server's key", expected="printable ASCII letters", got="a line break or another character",
+                remedy="set the environment variable that --key-variable names anew",
+            )  # fmt: skip
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -88,7 +94,8 @@ class ChatServer:
         except (ValueError, LookupError, TypeError) as error:
             raise InputError(
                 self.url, expected="an answer of the chat protocol with choices[0].message.content",
-                got=_excerpt(answer), remedy="check that the address is that of the chat protocol, e.g. ends in /v1",
+                got=self._excerpt(answer),
+                remedy="check that the address is that of the chat protocol, e.g. ends in /v1",
             ) from error  # fmt: skip
 
     def _posted(self, body: bytes) -> bytes:
@@ -96,7 +103,7 @@ class ChatServer:
             try:
                 return self._post(body)
             except urllib.error.HTTPError as error:
-                said = self._without_key(_excerpt(error.read()))
+                said = self._excerpt(error.read())
                 if (error.code != BUSY and error.code < 500) or attempt == self.retries:
                     raise self._refused(error.code, said) from None
                 why, wait = f"{error.code} {said}", _asked_wait(error.headers) or self.wait_s * 2**attempt
@@ -121,9 +128,11 @@ class ChatServer:
             data: bytes = answer.read()
             return data
 
-    def _without_key(self, said: str) -> str:
-        """Some servers say what key they were sent."""
-        return said.replace(self.key, "***") if self.key else said
+    def _excerpt(self, answer: bytes) -> str:
+        """What a server says, on one line, cut, and without the key, which some say; nothing in words."""
+        said = answer.decode(errors="replace")
+        said = " ".join((said.replace(self.key, "***") if self.key else said).split())
+        return f"'{said[:EXCERPT]}...'" if len(said) > EXCERPT else f"'{said}'" if said else "nothing"
 
     def _refused(self, code: int, said: str) -> InputError:
         remedies = {
@@ -191,9 +200,3 @@ def _asked_wait(headers: Mapping[str, str] | Headers) -> float | None:
 def _reason(error: Exception) -> str:
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     return f"{reason}" or type(error).__name__
-
-
-def _excerpt(answer: bytes) -> str:
-    """What a server says, on one line and cut; nothing in words."""
-    said = " ".join(answer.decode(errors="replace").split())
-    return f"'{said[:EXCERPT]}...'" if len(said) > EXCERPT else f"'{said}'" if said else "nothing"

@@ -21,7 +21,7 @@ class Captioned:
     id: str
     """Names the record."""
     image: str
-    """Path of the picture, below the folder of the file."""
+    """Path of the picture, from the folder of the file."""
     caption: str
     """What it shows."""
 
@@ -33,7 +33,7 @@ class Triplet:
     id: str
     """As in the input."""
     image: str
-    """As in the input, below its folder."""
+    """As in the input: from the folder of that file, and below it."""
     caption: str
     """Of the picture."""
     instruction: str

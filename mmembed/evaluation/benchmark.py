@@ -135,8 +135,8 @@ class Task:
     published_as: str | None = None
     """What the published leaderboard calls it; null is its name."""
     judged: bool = True
-    """Whether the answers are public; where they are not, the row is ranked for a test server , and
-    never scored here."""
+    """Whether the answers are public; where they are not, the row is ranked for a test server, and never
+    scored here."""
     revision: str | None = None
     """Fingerprint the data must have; null takes them as they are, and the scores name what they were."""
     ndcg_fault_seed: int | None = None
@@ -246,9 +246,14 @@ class Benchmark:
         """The benchmark of these tasks alone, in its own order.
 
         Raises:
-            InputError: a name that is no task.
+            InputError: a name that is no task, or one whose answers are not public.
         """
         for name in names:
+            if name in self.unjudged:
+                raise InputError(
+                    "tasks", expected="a task whose answers are public", got=f"'{name}'",
+                    remedy="rank it for its test server",
+                )  # fmt: skip
             if name not in self.tasks:
                 raise InputError(
                     "tasks", expected=f"a task of {self.name}", got=f"'{name}'", remedy=nearest(name, self.tasks)

@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mmembed.errors import InputError
 from mmembed.evaluation.baselines import baseline_scores
 from mmembed.evaluation.benchmark import Task
 from mmembed.evaluation.candidate_groups import GroupScores, candidate_group_scores
 from mmembed.evaluation.crew import Crew
 from mmembed.evaluation.metrics import mean_metrics
-from mmembed.evaluation.rankings import Ranking, rank, reference_first
+from mmembed.evaluation.rankings import Ranking, check_rules, rank, reference_first
 from mmembed.evaluation.retrieval_set import RetrievalSet
 from mmembed.evaluation.scores import highest_blind
 from mmembed.evaluation.scoring import Scoring
@@ -34,7 +33,7 @@ class TaskResult:
         groups: of each kind and group, the score over its queries and how many they are.
         candidate_groups: of each kind and group of candidates, the score where they alone are the wrong ones.
         reference_first: the part of the queries that find first what they show themselves, before it is removed; None
-            where the set names none.
+            where no query ranks it.
         baselines: what the halves of composed queries score, see :mod:`mmembed.evaluation.baselines`; None unless
             asked for, empty where the queries are not composed.
         rankings: one for each query.
@@ -95,15 +94,10 @@ def evaluate_task(
         baselines: score the halves of composed queries too.
 
     Raises:
-        InputError: the row asks for candidates or groups that the set does not bring, or a blinding changes nothing.
+        InputError: the row asks for candidates, references or groups that the set does not bring, or a blinding changes
+            nothing.
     """
-    if task.candidates == "local" and retrieval_set.candidates is None:
-        raise InputError(
-            f"{task.name}.candidates",
-            expected="'shared' for a set without candidates",
-            got="'local'",
-            remedy="add candidates.jsonl to the data, or change the row",
-        )
+    check_rules(task, retrieval_set)
     started = time.perf_counter()
     decoding = media or MediaSettings()
     scoring = Scoring(task, retrieval_set)

@@ -149,7 +149,7 @@ def make_grids(
         # what was in force, which may not be the file's
         asked = scores["protocol"]["tasks"][name]
         task = replace(benchmark.tasks[name], join=asked.get("join"), query_instruction=asked["query_instruction"])
-        retrieval_set = _read(data_root / task.data, scores)
+        retrieval_set = _read(data_root / task.data, task, scores)
         own = {ranking.query_id: ranking for ranking in _rankings(output, lines[name], retrieval_set)}
         maker = _Maker(task, retrieval_set, thumbnails, choice, own)
         rankings = _rankings(output, name, retrieval_set)
@@ -184,8 +184,8 @@ def _second_line(name: str, names: Sequence[str], benchmark: Benchmark) -> str |
     return next(found, None) if task.candidates == "shared" else None
 
 
-def _read(folder: Path, scores: Mapping[str, Any]) -> RetrievalSet:
-    found = read_retrieval_set(folder)
+def _read(folder: Path, task: Task, scores: Mapping[str, Any]) -> RetrievalSet:
+    found = read_retrieval_set(folder).ranked(task.candidates)
     quick = scores["protocol"]["quick"]
     return found if quick is None else found.sample(Sample(**quick))
 

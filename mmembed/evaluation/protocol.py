@@ -24,7 +24,7 @@ OF_FORM = ("query_regions", "region_words")
 """Of the row too, where regions are shown in another form than they are given."""
 OF_COMPOSED = ("reference", "query_text", "target_text", "join")
 """Of the row too, where they say something: how a picture and a change are asked for."""
-FIELDS = (*OF_TASK, *OF_FORM, *OF_COMPOSED, "revision", "groups", "labels", "sample", "version")
+FIELDS = (*OF_TASK, *OF_FORM, *OF_COMPOSED, "references", "revision", "groups", "labels", "sample", "version")
 """What a protocol says: of the row, of the data that were found, and of this package."""
 
 
@@ -49,6 +49,8 @@ def protocol_of(task: Task, retrieval_set: RetrievalSet, sample: Sample | None =
         "ndcg_fault_seed": task.ndcg_fault_seed if faulty else None,
         "sample": None if sample is None else vars(sample),
     }
+    if task.reference == "removed":
+        found["references"] = _named(retrieval_set.references)
     return fields | {"ks": list(task.ks)} | found | {"version": VERSION}
 
 

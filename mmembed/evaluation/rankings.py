@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import Task
 from mmembed.evaluation.retrieval_set import RetrievalSet
 from mmembed.files import write_text
@@ -32,6 +33,24 @@ class Ranking:
     first_hit: int | None
 
 
+def check_rules(task: Task, retrieval_set: RetrievalSet) -> None:
+    """Refuse a set that lacks what the row's rules are about.
+
+    Raises:
+        InputError: no candidates where the row ranks these alone, no references where it removes them.
+    """
+    if task.candidates == "local" and retrieval_set.candidates is None:
+        raise InputError(
+            f"{task.name}.candidates", expected="'shared' for a set without candidates", got="'local'",
+            remedy="add candidates.jsonl to the data, or change the row",
+        )  # fmt: skip
+    if task.reference == "removed" and not retrieval_set.references:
+        raise InputError(
+            f"{task.name}.reference", expected="'kept' for a set that names no references", got="'removed'",
+            remedy="add references.jsonl to the data, or change the row",
+        )  # fmt: skip
+
+
 def rank(task: Task, retrieval_set: RetrievalSet, queries: Tensor, targets: Tensor, depth: int) -> list[Ranking]:
     """Rank the candidates of every query by inner product.
 
@@ -41,7 +60,11 @@ def rank(task: Task, retrieval_set: RetrievalSet, queries: Tensor, targets: Tens
         queries: ``[Q, D]`` in the order of the set's queries.
         targets: ``[N, D]`` in the order of the set's corpus.
         depth: how many targets are kept for each query.
+
+    Raises:
+        InputError: as :func:`check_rules`.
     """
+    check_rules(task, retrieval_set)
     names = list(retrieval_set.corpus)
     row_of = {name: row for row, name in enumerate(names)}
     right = [relevant_targets(retrieval_set, query_id) for query_id in retrieval_set.queries]
@@ -72,13 +95,13 @@ def reference_first(task: Task, retrieval_set: RetrievalSet, queries: Tensor, ta
         targets: ``[N, D]`` in the order of the set's corpus.
 
     Returns:
-        A fraction; None of a set that names none.
+        A fraction; None where no query ranks what it shows: of a set that names none, or has none among candidates.
     """
-    if not retrieval_set.references:
+    shown, own = retrieval_set.references, retrieval_set.candidates if task.candidates == "local" else None
+    if not any(target in own[query] if own else True for query, targets in shown.items() for target in targets):
         return None
     first = rank(replace(task, reference="kept"), retrieval_set, queries, targets, depth=1)
-    own = [retrieval_set.references[ranking.query_id] for ranking in first]
-    return sum(ranking.targets[0] in shown for ranking, shown in zip(first, own, strict=True)) / len(first)
+    return sum(ranking.targets[0] in shown[ranking.query_id] for ranking in first) / len(first)
 
 
 def relevant_targets(retrieval_set: RetrievalSet, query_id: str) -> dict[str, float]:

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, TypeVar
 from mmembed.data.stores import open_store
 from mmembed.data.tables import ItemTable
 from mmembed.errors import InputError
+from mmembed.evaluation.benchmark import Candidates
 from mmembed.files import fingerprint
 from mmembed.items import Item
 
@@ -118,6 +119,10 @@ class RetrievalSet:
         grades = {query: dict(targets) for query, targets in self.relevance.items()}
         own = None if self.candidates is None else dict(self.candidates)
         return fingerprint(*items, json.dumps([grades, own], sort_keys=True))
+
+    def ranked(self, whose: Candidates) -> "RetrievalSet":
+        """The set as a row ranks it: ``shared`` leaves out the candidates that another row ranks of the same data."""
+        return self if whose == "local" else replace(self, candidates=None, candidate_groups={})
 
     def sample(self, sample: Sample) -> "RetrievalSet":
         """The part that ``sample`` draws: queries, all that they judge and may rank, and distractors.

@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +84,7 @@ class Evaluation:
         """
         if (error := self.missing(task)) is not None:
             raise error
-        found = read_retrieval_set(self.data_root / task.data)
-        if task.candidates == "shared":
-            # what another row ranks of the same data
-            found = replace(found, candidates=None, candidate_groups={})
+        found = read_retrieval_set(self.data_root / task.data).ranked(task.candidates)
         if not found.judged:
             raise InputError(
                 self.data_root / task.data, expected="a set with relevance.jsonl", got="none: answers are not public",

@@ -7,7 +7,7 @@ from typing import Any
 from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import Task
 from mmembed.evaluation.metrics import mean_metrics
-from mmembed.evaluation.rankings import Ranking, relevant_targets, write_rankings
+from mmembed.evaluation.rankings import Ranking, check_rules, relevant_targets, write_rankings
 from mmembed.evaluation.retrieval_set import RetrievalSet
 from mmembed.evaluation.runner import Evaluation, add_row, empty_scores, remove_results, sum_up
 from mmembed.evaluation.scoring import Scoring
@@ -21,8 +21,10 @@ def read_predictions(path: Path, task: Task, retrieval_set: RetrievalSet) -> lis
 
     Raises:
         InputError: a file that is not whole for this row: a query without a list, a list shorter than a metric looks,
-            a target twice or unknown, the query's own reference where the row removes it. The query is named.
+            a target twice or unknown, the query's own reference where the row removes it; the query is named. As
+            :func:`mmembed.evaluation.rankings.check_rules` too.
     """
+    check_rules(task, retrieval_set)
     pairs = read_file(path)
     if (problem := next(problems(pairs, GENERIC, task, retrieval_set, lenient=True), None)) is not None:
         raise problem.within(path)

@@ -9,6 +9,7 @@ A server refuses or, worse, scores what is not whole. Every problem is told with
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -98,6 +99,8 @@ def read_file(path: Path) -> list[tuple[str, Any]]:
         found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
     except FileNotFoundError:
         raise InputError(path, expected="a file of predictions", got="no such file", remedy="check the path") from None
+    except IsADirectoryError:
+        raise InputError(path, expected="a file of predictions", got="a folder", remedy="name a file in it") from None
     except ValueError as error:
         raise InputError(path, expected="JSON", got=str(error), remedy="write it again, with json.dump") from error
     if not isinstance(found, list) or not all(isinstance(pair, tuple) for pair in found):
@@ -117,7 +120,7 @@ def format_of(pairs: Sequence[tuple[str, Any]], kinds: Sequence[Format], where: 
         return kinds[0]
     known = {kind.head["metric"]: kind for kind in kinds}
     metric = dict(pairs).get("metric")
-    if metric not in known:
+    if not isinstance(metric, str) or metric not in known:
         raise InputError(
             f"{where}: metric", expected=" or ".join(f'"{name}"' for name in known),
             got="none" if metric is None else repr(metric), remedy="say what the file is for",
@@ -189,7 +192,8 @@ class Names:
         name = str(given)
         if name in self.retrieval_set.corpus:
             return name
-        return self._by_number.get(name.lstrip("0") or "0") if self.lenient or self.kind.numbers else None
+        padded = name.isdecimal() and (self.lenient or self.kind.numbers)
+        return self._by_number.get(name.lstrip("0") or "0") if padded else None
 
     @cached_property
     def _by_number(self) -> dict[str, str]:
@@ -208,7 +212,8 @@ class Names:
             yield InputError(where, expected=f"{kind.length} targets", got=len(found), remedy=f"rank {kind.length}")
         if unknown is not None:
             yield self._unknown(where, unknown)
-        repeated = next((name for i, name in enumerate(known) if name is not None and name in known[:i]), None)
+        counts = Counter(name for name in known if name is not None)
+        repeated = next((name for name, times in counts.items() if times > 1), None)
         if repeated is not None:
             yield InputError(where, expected="each target once", got=f"{repeated!r} again", remedy="drop the repeat")
         yield from self._out_of_place(query, known, task)

@@ -3,6 +3,7 @@
 Nothing is embedded for a share: the two halves are, once. A share chosen on the data it is scored on is optimistic.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +67,7 @@ class Sweep:
 
 
 def shares(words: str) -> list[float]:
-    """Shares as one writes them: ``0:1:0.1`` for first, last and step, or ``0.2,0.5``.
+    """Shares as one writes them: ``0:1:0.1`` for the first, the last that may be, and the step, or ``0.2,0.5``.
 
     Raises:
         InputError: no numbers from 0 to 1, or a step of nothing.
@@ -76,10 +77,10 @@ def shares(words: str) -> list[float]:
             first, last, step = (float(part) for part in words.split(":"))
             if step <= 0:
                 raise ValueError
-            found = [round(first + i * step, 6) for i in range(round((last - first) / step) + 1)]
+            found = [round(first + i * step, 6) for i in range(math.floor((last - first) / step + 1e-6) + 1)]
         else:
             found = [float(part) for part in words.split(",")]
-    except ValueError:
+    except (ValueError, OverflowError):
         found = []
     if not found or not all(0 <= share <= 1 for share in found):
         raise InputError(

@@ -23,7 +23,7 @@ INSTRUCTIONS, LAYOUTS = ("query_instruction", "target_instruction"), ("query_lay
 NOT_SHOWN = ("id", "name", "wordings")
 """Fields of a protocol that stand elsewhere, or are not in force."""
 OWN_FIRST = 0.2
-"""Where more of the queries find first what they show themselves, and the row keeps it, scores may be of that alone."""
+"""Where more of the queries find first what they show themselves, a model looks at the picture more than the change."""
 CANDIDATE_COLUMNS = ("task", "wrong ones", "score", "±", "chance", "blind", "queries")
 """Columns of the table of scores among groups of candidates."""
 
@@ -61,13 +61,22 @@ def notes(
 
 
 def of_composed(scores: Mapping[str, Any]) -> list[str]:
-    """What to know of rows of composed queries: those that find themselves first, those without baselines."""
-    rows, kept = scores["tasks"], scores["protocol"]["tasks"]
-    own = {name: row.get("reference_first") for name, row in rows.items() if kept[name].get("reference") != "removed"}
-    often = [f"{percent(part)} % in {name}" for name, part in own.items() if part is not None and part > OWN_FIRST]
+    """What to know of rows of composed queries: which find themselves first, were rewritten, or have no baselines."""
+    rows, protocols = scores["tasks"], scores["protocol"]["tasks"]
+    often: dict[bool, list[str]] = {}
+    for name, row in rows.items():
+        if (part := row.get("reference_first") or 0.0) > OWN_FIRST:
+            is_removed = protocols[name].get("reference") == "removed"
+            often.setdefault(is_removed, []).append(f"{percent(part)} % in {name}")
     found = []
-    if often:
-        found.append(f"warning: queries find their own reference first, which the row keeps: {', '.join(often)}")
+    if False in often:
+        found.append(f"warning: queries find their own reference first, which the row keeps: {', '.join(often[False])}")
+    if True in often:
+        found.append(f"queries find their own reference first, before it is removed: {', '.join(often[True])}")
+    for name, rewritten in scores.get("about", {}).get("rewritten", {}).items():
+        if name in rows:
+            bare = f"of whose texts {rewritten['fallbacks']} are the bare change"
+            found.append(f"{name} is asked with rewritten queries, file {rewritten['fingerprint'][:12]}, {bare}")
     if without := [name for name, row in rows.items() if row.get("baselines") == {}]:
         found.append(f"no baselines of {', '.join(without)}: not every query is a picture and words")
     return found

@@ -41,8 +41,8 @@ def joined(name: str, texts: Texts) -> tuple[str, ...]:
     """
     if name not in JOINS:
         raise InputError("join", expected="a known join", got=f"'{name}'", remedy=nearest(name, JOINS))
-    written = JOINS[name].write(texts)
-    if not all(text.strip() for text in written):
+    written = JOINS[name].write(texts) if any(text.strip() for text in texts) else ()
+    if not written or not all(text.strip() for text in written):
         raise InputError("join", expected="a text that is not empty", got=list(texts), remedy="leave the query out")
     return tuple(dict.fromkeys(written))
 
@@ -64,7 +64,7 @@ def _both_orders_published(texts: Texts) -> tuple[str, ...]:
 
 
 def _capitalised(texts: Texts) -> tuple[str, ...]:
-    """The first text with its first letter upper (CLIP4Cir, arXiv:2308.11485; TransAgg)."""
+    """The first text with its first letter upper and all others lower (CLIP4Cir, arXiv:2308.11485; TransAgg)."""
     first, *rest = _stripped(texts) or [""]
     return (" and ".join([first.capitalize(), *rest]),)
 
@@ -96,9 +96,14 @@ def _bare_words(texts: Texts) -> tuple[str, ...]:
 
 
 def _sentence_parts(texts: Texts) -> tuple[str, ...]:
-    """Each with its first letter lower and without its last dot (UniIR, arXiv:2311.17136)."""
-    kept = [text.strip() for text in texts if text.strip()]
-    return (" and ".join(f"{text[0].lower()}{text[1:]}".removesuffix(".") for text in kept),)
+    """Each with its first letter lower and without its last dot, as a sentence (UniIR, arXiv:2311.17136).
+
+    That is how UniIR's code makes the texts of M-BEIR: the first letter of all is upper again, and a dot ends them.
+    """
+    parts = [text[0].lower() + text[1:].removesuffix(".") for text in map(str.strip, texts) if text.strip(".")]
+    sentence = " and ".join(parts).strip('"')
+    end = "" if sentence.endswith((".", "?", "!")) else "."
+    return (f"{sentence[0].upper()}{sentence[1:]}{end}" if sentence else "",)
 
 
 def _commas(texts: Texts) -> tuple[str, ...]:

@@ -147,8 +147,6 @@ class LinCIR(ObjectiveSettings):
 
     noise: float = 1.0
     """Scales what is added to the caption's vector; the published code has no such factor, which is 1."""
-    unit_input: bool = False
-    """Scale what the network is given to unit length, the published ``--l2_normalize``."""
 
     def __post_init__(self) -> None:
         if not self.noise >= 0:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmembed.errors import InputError
@@ -21,7 +22,7 @@ _KEYS = ("Phi", "PIC2WORD", "state_dict_img2text")
 
 
 class MappingNetwork(nn.Module):
-    """An image vector, not scaled to unit length, to a pseudo-word; in float32. Its weights are named as published."""
+    """An image vector, as the tower gives it, to a pseudo-word; in float32. Its weights are named as published."""
 
     def forward(self, vectors: Tensor) -> Tensor:
         """``[N, D] -> [N, W]``."""
@@ -41,10 +42,14 @@ class PhiNetwork(MappingNetwork):
         hidden: of both hidden layers.
         word_width: W, of a word.
         dropout: share of hidden numbers left out in training.
+        unit_input: scale the vectors to unit length first.
     """
 
-    def __init__(self, width: int, hidden: int, word_width: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, hidden: int, word_width: int, dropout: float, *, unit_input: bool = False
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.unit_input = unit_input
         self.layers = nn.Sequential(
             nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout),
             nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(dropout),
@@ -53,12 +58,12 @@ class PhiNetwork(MappingNetwork):
 
     def map(self, vectors: Tensor) -> Tensor:
         """See :class:`MappingNetwork`."""
-        words: Tensor = self.layers(vectors)
+        words: Tensor = self.layers(F.normalize(vectors, dim=-1) if self.unit_input else vectors)
         return words
 
 
 class Pic2WordNetwork(MappingNetwork):
-    """The network of Pic2Word (arXiv:2302.03084); arguments as :class:`PhiNetwork`'s."""
+    """The network of Pic2Word (arXiv:2302.03084); arguments as :class:`PhiNetwork`'s first."""
 
     def __init__(self, width: int, hidden: int, word_width: int, dropout: float) -> None:
         super().__init__()

@@ -117,11 +117,12 @@ class InversionComposer(PhraseComposer):
             return []
         concepts = list(self.phrases)
         kept = min(self.settings.concepts, len(concepts))
-        nearest = (F.normalize(vectors, dim=-1) @ self._known(backbone).T).topk(kept).indices.tolist()
+        nearest = (F.normalize(vectors, dim=-1) @ self.directions(backbone).T).topk(kept).indices.tolist()
         return [[(concepts[i], phrase) for i in row for phrase in self.phrases[concepts[i]]] for row in nearest]
 
-    def _known(self, backbone: Any) -> Tensor:
-        """The directions of all concepts ``[C, D]``, kept for as long as the text tower's weights are the same."""
+    @torch.no_grad()
+    def directions(self, backbone: Any) -> Tensor:
+        """Those of all concepts ``[C, D]``, kept for as long as the towers' weights are the same."""
         state = [(value.data_ptr(), value._version) for value in backbone.model.parameters()]
         if self._kept is None or self._kept[0] != state:
             self._kept = state, torch.stack([self._ensembled(concept, backbone) for concept in self.phrases])

@@ -16,10 +16,9 @@ from mmembed.items import Item, Pair
 from mmembed.losses.candidates import Candidates
 from mmembed.losses.settings import Filled
 from mmembed.models.backbone import Preprocessor
-from mmembed.models.chunks import plan_chunks
-from mmembed.models.prompts import Kind
 from mmembed.models.sequence import Batch, Row, collate
 from mmembed.models.settings import Side
+from mmembed.training.row_chunks import cut_rows
 from mmembed.training.settings import Chunks
 
 
@@ -169,7 +168,7 @@ class PairPreparer:
         pairs = [one.pair for one in prepared]
         queries = [one.query for one in prepared]
         targets = [row for one in prepared for row in one.targets]
-        chunks, filled, rows = self._chunks([*queries, *targets], self._filled(prepared))
+        chunks, filled, rows = cut_rows([*queries, *targets], self._filled(prepared), self.chunks, self.filler)
         return TrainingBatch(
             number=number,
             chunks=chunks,
@@ -198,36 +197,6 @@ class PairPreparer:
     def _row(self, pair: Pair, item: Item, side: Side) -> Row:
         with _naming(pair, side):
             return self.preprocessor(item, side)
-
-    def _chunks(self, rows: Sequence[Row], filled: Sequence[bool]) -> tuple[list[Batch], int, Tensor]:
-        """The chunks of the distinct rows, how many of the last hold filled ones, and each row's place among them."""
-        whole = {row.fingerprint: row for row, apart in zip(rows, filled, strict=True) if not apart}
-        # by its number, for what is put into it is not what is put into an equal row
-        apart = {str(i): row for i, row in enumerate(rows) if filled[i]}
-        places: dict[str, int] = {}
-        first = self._cut(whole, places, 0)
-        last = self._cut(apart, places, sum(map(len, first)))
-        names = (str(i) if filled[i] else row.fingerprint for i, row in enumerate(rows))
-        return [*first, *last], len(last), torch.tensor([places[name] for name in names], dtype=torch.long)
-
-    def _cut(self, rows: Mapping[str, Row], places: dict[str, int], start: int) -> list[Batch]:
-        """The rows as chunks; ``places`` takes up where each of them stands, counted from ``start``."""
-        names = list(rows)
-        plan = plan_chunks(
-            [len(row) for row in rows.values()],
-            max_rows=self.chunks.rows,
-            max_tokens=self.chunks.tokens,
-            max_padding=self.chunks.padding,
-        )
-        chunks: list[Batch] = []
-        for chosen in plan:
-            chunk = [rows[names[i]] for i in chosen]
-            places |= {names[row]: start + i for i, row in enumerate(chosen)}
-            if self.filler is not None and not _runs_all(chunk, self.filler):
-                chunk.append(self.filler)
-            chunks.append(collate(chunk))
-            start += len(chunk)
-        return chunks
 
 
 def _check_targets(pair: Pair, count: int, filled: Filled) -> None:
@@ -276,19 +245,3 @@ def _number(name: str) -> int:
 def _class(pair: Pair) -> int:
     """The class as a number that every rank gives it; the same name in another source is another class."""
     return _number(fingerprint(pair.source, pair.class_id)) if pair.class_id else -1
-
-
-def _runs_all(chunk: Sequence[Row], filler: Row) -> bool:
-    """Whether a chunk runs every part of the model that the filler runs: a tower, a text model, a region encoder."""
-    media = not filler.media or any(row.media for row in chunk)
-    regions = not _has_region(filler) or any(map(_has_region, chunk))
-    return media and regions and (not _has_text(filler) or any(map(_has_text, chunk)))
-
-
-def _has_region(row: Row) -> bool:
-    """Whether a region encoder has something to do for it, in its tokens or in its pixels."""
-    return bool(row.regions) or any(medium.marks is not None for medium in row.media)
-
-
-def _has_text(row: Row) -> bool:
-    return bool((row.kinds == Kind.TEXT).any())

@@ -9,7 +9,6 @@ from lightning import LightningModule
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
-from mmembed.errors import DivergenceError, InputError
 from mmembed.losses.gather import gather, total
 from mmembed.losses.objectives import Loss, Objective
 from mmembed.losses.settings import ObjectiveSettings
@@ -17,7 +16,6 @@ from mmembed.models.embedder import Embedder
 from mmembed.models.features import SharedFeatures
 from mmembed.models.precision import whole_convolutions
 from mmembed.models.sequence import Batch
-from mmembed.processes import everyone
 from mmembed.training.batches import TrainingBatch
 from mmembed.training.ema import EmaWeights
 from mmembed.training.grad_cache import Rep, cached_gradients
@@ -25,6 +23,7 @@ from mmembed.training.memory import memory_explained
 from mmembed.training.optim import clip_gradients, freeze, make_optimizer, make_schedule, parameter_groups
 from mmembed.training.optimizer_state import by_name, by_number, parameter_order
 from mmembed.training.reduction import sum_gradients
+from mmembed.training.refusals import refuse_no_finite_norm, refuse_no_negative, refuse_no_number
 from mmembed.training.reports import StepReport
 from mmembed.training.settings import MB, Stage
 from mmembed.training.sharding import even_chunks, is_sharded, shard, whole_tensor
@@ -128,8 +127,8 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         # backwards, too, where a tower trains
         with whole_convolutions():
             loss, rep = self.gradients(batch)
-        self._refuse_no_number(loss, rep, batch)
-        self._refuse_no_negative(loss, batch)
+        refuse_no_number(batch, loss, rep[EMBEDDING])
+        refuse_no_negative(batch, loss)
         self._tally.add(batch, loss)
         if self.stage.ends_step(batch.number):
             self._step(batch, optimizer, schedule)
@@ -137,7 +136,7 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
     def _step(self, batch: TrainingBatch, optimizer: Any, schedule: Any) -> None:
         sum_gradients(self.parameters())
         norm = clip_gradients(self.trained().values(), self.stage.optim.clip_norm)
-        self._refuse_no_finite_norm(norm, batch)
+        refuse_no_finite_norm(batch, norm, self._tally)
         optimizer.step()
         done = {"grad_norm": float(norm), "lr": schedule.get_last_lr()[0]}
         schedule.step()
@@ -236,38 +235,9 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         else:
             self.manual_backward(loss)
 
-    def _refuse_no_number(self, loss: Loss, rep: Rep, batch: TrainingBatch) -> None:
-        if bool(torch.isfinite(loss.value)):
-            return
-        bad = ~torch.isfinite(rep[EMBEDDING]).all(-1)
-        of_queries, of_targets = bad[batch.query_rows].nonzero()[:, 0], bad[batch.target_rows].nonzero()[:, 0]
-        rows = {*of_queries.tolist(), *batch.candidates.owner[of_targets].tolist()}
-        named = "rows whose embedding is not finite", [batch.name(row) for row in sorted(rows)]
-        raise _diverged(batch, f"loss {loss.value.item()}", *named)
-
-    def _refuse_no_finite_norm(self, norm: Tensor, batch: TrainingBatch) -> None:
-        if not bool(torch.isfinite(norm)):
-            got = f"loss {self._tally.loss} and gradient norm {norm.item()}"
-            raise _diverged(batch, got, "rows of the largest loss", self._tally.hardest)
-
-    def _refuse_no_negative(self, loss: Loss, batch: TrainingBatch) -> None:
-        if loss.logs.get("no_negative") == 1:
-            raise InputError(
-                f"batch {batch.number}", expected="a negative for at least one query", got="none: masks or scopes take "
-                "every target out", remedy="use larger batches, other blocks, hard negatives or fewer masks",
-            )  # fmt: skip
-
 
 def _temperature_groups(objective: Objective, rate: float) -> list[dict[str, Any]]:
     """A learned temperature trains at its own rate and never decays."""
     parameters = [p for p in objective.parameters() if p.requires_grad]
     rate = objective.learning_rate or rate
     return [{"params": parameters, "lr": rate, "weight_decay": 0.0, "name": "temperature"}] if parameters else []
-
-
-def _diverged(batch: TrainingBatch, got: str, what: str, mine: list[str]) -> DivergenceError:
-    rows = [name for names in everyone(mine) for name in names]
-    return DivergenceError(
-        f"batch {batch.number}: expected a finite loss and gradient, got {got}; {what}: "
-        f"{', '.join(rows[:8]) or 'none'}; lower the learning rate or look at these rows"
-    )

@@ -169,7 +169,7 @@ class LinCirModule(MappingModule):
         given = vectors[batch.target_rows]
         if self.training and self.settings.noise:
             given = given + self.settings.noise * self.noise(batch)
-        return F.normalize(given, dim=-1) if self.settings.unit_input else given
+        return given
 
     def noise(self, batch: TrainingBatch) -> Tensor:
         """``u eps`` for each pair ``[B, D]``: u is drawn from 0 to 1, each number of eps from a normal distribution."""

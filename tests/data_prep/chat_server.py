@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -25,6 +26,11 @@ class Handler(BaseHTTPRequestHandler):
         else:
             key = self.headers.get("Authorization")
             said = json.dumps({"error": {"message": f"status {status} as asked for, with {key}"}}).encode()
+        # a client that gave up reads no answer
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.answer(status, headers, said)
+
+    def answer(self, status, headers, said):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

@@ -52,6 +52,7 @@ SETS = {
     "mtcir_pairs": "mtcir_train/mtcir",
     "image_captions": "image_captions/llava_pretrain",
     "cir_triplets": "cir_triplets/triplets",
+    "masked_captions": "lincir_train/gcc_captions",
     "fashioniq": "fashioniq/dress",
     "cirr": "cirr/val",
     "cirr_unjudged": "cirr/test1",
@@ -163,6 +164,7 @@ def columns_of(name):
         "mmeb_pairs": ("neg_text", "neg_image_path"),
         "vidore": ("language",),
         "image_captions": ("id", "conversations"),
+        "masked_captions": ("text",),
     }.get(name, ())
     return found + [("queries" if name == "vidore" else "rows", column) for column in more]
 

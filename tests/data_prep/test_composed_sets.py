@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import PIL.Image
@@ -306,8 +307,8 @@ TEMPLATE = {"condition": "c", "reference": PART, "target": PART, "gallery": [PAR
     [
         ("fashioniq/dress", [{**GARMENT, "candidate": "C"}], LIST, "row 0: candidate: expected a name of the gallery"),
         ("fashioniq/dress", [{**GARMENT, "target": "C"}], LIST, "row 0: target: expected a name of the gallery"),
-        ("fashioniq/dress", [{**GARMENT, "captions": ["a"]}], LIST, "row 0: captions: expected 2 captions, one of"),
-        ("fashioniq/dress", [{**GARMENT, "captions": ["", " "]}], LIST, "row 0: captions: expected 2 captions, one"),
+        ("fashioniq/dress", [{**GARMENT, "captions": ["a"]}], LIST, "row 0: captions: expected two texts, one of them"),
+        ("fashioniq/dress", [{**GARMENT, "captions": ["", " "]}], LIST, "row 0: captions: expected two texts, one of"),
         ("cirr/val", [{**PAIR, "target_hard": "x"}], PATHS, "row 0: target_hard: expected a name of the gallery"),
         ("cirr/val", [{**PAIR, "img_set": {"members": MEMBERS[:5]}}], PATHS, "img_set.members: expected 6 different"),
         ("cirr/val", [{**PAIR, "img_set": {"members": [*MEMBERS[:5], "m0"]}}], PATHS, "expected 6 .* got 5 of 6 names"),
@@ -315,12 +316,18 @@ TEMPLATE = {"condition": "c", "reference": PART, "target": PART, "gallery": [PAR
         ("cirr/val", [PAIR], [*PATHS, {"key": "up", "value": "../up.png"}], "gallery: row 6: value: expected a path"),
         ("circo/val", [{**ASKED, "reference_img_id": 9}], INFO, "row 0: reference_img_id: expected a name of the gal"),
         ("circo/val", [{**ASKED, "target_img_id": 1}], INFO, "row 0: target_img_id: expected one of gt_img_ids"),
+        ("cirr/val", [{**PAIR, "target_hard": "m0"}], PATHS, "row 0: right targets: expected other pictures than"),
+        ("circo/val", [{**ASKED, "gt_img_ids": [2, 1]}], INFO, "row 0: right targets: .* got '1'"),
         ("circo/val", [{**ASKED, "gt_img_ids": [2, 9]}], INFO, r"row 0: gt_img_ids\[1\]: expected a name of the gal"),
         ("circo/val", [ASKED], [{"key": "images", "value": [{"id": 1}]}], r"gallery: row 0: value\[0\]: file_name"),
         ("circo/val", [ASKED, ASKED], INFO, "row 1: id: expected each query once, got '0' again"),
         ("genecis/focus_attribute", [{**TEMPLATE, "gallery": [{"image_id": 1}]}], None, r"gallery\[0\].instance_bbox"),
         ("genecis/focus_attribute", [{**TEMPLATE, "target": {**PART, "instance_bbox": [1, 2, 0, 4]}}], None,
          "target.instance_bbox: expected 4 numbers x, y, width, height, the last two above 0"),
+        ("genecis/focus_attribute", [{**TEMPLATE, "target": {**PART, "instance_bbox": [1, 2, float("nan"), 4]}}], None,
+         "target.instance_bbox: expected 4 numbers"),
+        ("genecis/focus_attribute", [{**TEMPLATE, "gallery": [PART, {**PART, "instance_bbox": [20, 2, 3, 4]}]}], None,
+         r"row 0: gallery\[1\].instance_bbox: expected a box in 8 x 8 pixels"),
         ("genecis/focus_object", [{**TEMPLATE, "reference": {"val_image_id": "a"}}], None, "a number, got 'a'"),
     ],
 )  # fmt: skip
@@ -336,6 +343,13 @@ def test_a_row_that_cannot_be_is_refused_by_its_number_and_field(tmp_path, name,
 def test_a_box_that_no_pixel_is_in_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"target.instance_bbox: expected a box in 8 x 8 pixels, got \[20, 2, 3, 4\]"):
         cropped(PIL.Image.new("RGB", (8, 8)), (20, 2, 3, 4), "target")
+
+
+def test_a_picture_to_cut_that_does_not_open_is_named_with_its_row(tmp_path):
+    (tmp_path / "1.jpg").write_bytes(b"no picture")
+
+    with pytest.raises(InputError, match=r"row 0: .*1\.jpg: expected a whole picture"):
+        convert("genecis/focus_attribute", [TEMPLATE], None, tmp_path)
 
 
 def test_a_gallery_of_another_kind_is_unknown(tmp_path):
@@ -367,6 +381,14 @@ def test_rows_of_json_values_of_an_object_and_of_csv_are_read(tmp_path):
         (tmp_path / "bad.csv").write_text(text)
         with pytest.raises(InputError, match=message):
             list(read_rows([tmp_path / "bad.csv"]))
+
+
+def test_the_two_galleries_of_fashioniq_are_asked_and_scored_alike():
+    whole, union = (read_benchmark(ROOT / f"eval/benchmarks/fashioniq{name}.yaml") for name in ("", "_val_union"))
+
+    assert union.tasks == {
+        name: replace(task, data=f"{task.data}_val_union") for name, task in whole.tasks.items()
+    }  # fmt: skip
 
 
 def encode_names(items, *, side):

@@ -3,16 +3,19 @@
 import json
 from collections import Counter
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.make_cir_triplets import main
+from data_prep.miniatures.draw import prepare_miniature
+from data_prep.prepare import main as prepare
 from data_prep.writers.filters import REASONS, Edit, Filters, change_share, edit_distance
 from data_prep.writers.prompts import edit_kinds, triplet_version
 from data_prep.writers.triplets import drawn_kind, read_weights
-from mmembed.data.tables import write_pairs
+from mmembed.data.tables import open_table, write_pairs
 from mmembed.errors import InputError
 from mmembed.items import Item, Pair
 from tests.data_prep.chat_server import Chat
@@ -37,6 +40,8 @@ def answer(instruction="make it black", modified="a black dog on a wooden porch"
         ('{"instruction": "make it black"}', "other keys than the two"),
         (answer(modified=["a black dog"]), "not strings"),
         (answer(instruction=None), "not strings"),
+        (answer("make it \ud83d"), "not strings"),
+        ("[" * 100_000, "not JSON"),
         (answer("", ""), "no edit of this kind"),
         (answer(" \n"), "no edit of this kind"),
         (answer("word " * 31), "instruction too long"),
@@ -200,6 +205,36 @@ def test_a_prepared_table_is_read_whichever_side_the_picture_is_on(tmp_path):
     ]  # fmt: skip
 
 
+def test_triplets_are_prepared_as_their_source_says_and_show_the_pictures_of_the_captions(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepare_miniature("image_captions", Path("data"))
+    folder = Path("copies/cir_triplets")
+    folder.mkdir(parents=True)
+    (folder / "media").symlink_to("../../data/image_captions/media")
+
+    captions, output = "data/image_captions/llava_pretrain.parquet", str(folder / "triplets.jsonl")
+    assert main([captions, "--output", output, "--writer", "rules"]) == 0
+    assert prepare(["cir_triplets", "--source", "copies"]) == 0
+
+    rows = [json.loads(line) for line in Path(output).read_text().splitlines()]
+    pairs = list(open_table("data/cir_triplets/triplets.parquet"))
+    shown = {pair.query_id: pair.query.media[0] for pair in open_table(captions)}
+    assert [(pair.query_id, pair.query.text) for pair in pairs] == [(row["id"], row["instruction"]) for row in rows]
+    assert all(pair.query.media[0].fingerprint() == shown[pair.query_id].fingerprint() for pair in pairs)
+
+
+@pytest.mark.parametrize("image", ["../a.jpg", "/a.jpg"])
+def test_a_picture_that_is_not_below_the_folder_of_its_captions_is_refused_before_anything_is_asked(
+    tmp_path, chat, capsys, image
+):
+    captions = write_lines(tmp_path / "captions.jsonl", [GOOD, GOOD | {"id": "1", "image": image}])
+
+    status, rows, _ = make(captions, writer=openai(chat))
+
+    assert (status, rows, chat.requests) == (2, [], [])
+    assert f"captions.jsonl: record 1: image: expected a path below the media, got '{image}'" in capsys.readouterr().err
+
+
 GOOD = {"id": "0", "image": "a.jpg", "caption": "a dog"}
 
 
@@ -235,6 +270,7 @@ def test_a_bad_record_is_named_by_file_line_and_field(tmp_path, capsys, row, mes
         (["--writer", "rules", "--model", "m"], "--model: expected none with --writer rules, got 'm'"),
         (["--writer", "rules", "--parallel", "2"], "--parallel: expected 1, or more with --writer openai, got 2"),
         (["--writer", "rules", "--clip-band", "0.9", "0.1"], "--clip-band: expected -1 <= LOW < HIGH <= 1"),
+        (["--writer", "rules", "--clip-band", "0.1", "0.9"], "--clip-band: expected --clip beside it, got none"),
         (["--writer", "rules", "--max-words", "0"], "--max-words: expected 1 or more, got 0"),
         (["--writer", "openai", "--model", "m", "--url", "http://x/v1", "--retries", "-1"], "--retries: expected 0"),
     ],
@@ -246,9 +282,13 @@ def test_options_that_do_not_go_together_are_refused(captions, capsys, options, 
     assert message in capsys.readouterr().err
 
 
-def test_the_output_is_told_from_the_input_by_its_suffix(captions, capsys):
+def test_the_output_is_jsonl_and_not_the_input(captions, capsys):
     assert main([str(captions), "--output", str(captions.with_name("out.parquet")), "--writer", "rules"]) == 2
     assert "--output: expected a .jsonl file" in capsys.readouterr().err
+    before = captions.read_bytes()
+    assert main([str(captions), "--output", str(captions), "--writer", "rules"]) == 2
+    assert "--output: expected another file than CAPTIONS" in capsys.readouterr().err
+    assert captions.read_bytes() == before
 
 
 def test_a_dry_run_shows_a_request_and_a_limit_takes_the_first_records(captions, capsys):

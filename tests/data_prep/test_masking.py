@@ -101,6 +101,9 @@ def test_another_placeholder_and_a_way_that_there_is_not():
         Masking(way="replace")
     with pytest.raises(InputError, match="a caption"):
         Masking().pair(" $ ")
+    for placeholder in ("", " ", "a b"):
+        with pytest.raises(InputError, match="placeholder: expected marks without a space"):
+            Masking(placeholder=placeholder)
 
 
 def test_the_rules_know_closed_classes_and_endings():
@@ -145,15 +148,18 @@ def test_the_captions_of_lincir_are_prepared_from_their_miniature(tmp_path):
 
 
 def test_captions_of_ones_own_are_masked_by_the_command(tmp_path, capsys):
-    (tmp_path / "captions.txt").write_text("A dog on a hill\n\nsmall house\n")
+    (tmp_path / "captions.txt").write_text("A dog on a hill\n\n $ \nsmall\u2028house\n")
     (tmp_path / "captions.jsonl").write_text('{"words": "A dog on a hill"}\n')
     given = [str(tmp_path / "captions.txt"), "--output", str(tmp_path / "out.jsonl")]
 
     assert main(given) == 0
-    assert "2 captions, 1 empty ones left out" in capsys.readouterr().out
+    assert "2 captions, 2 empty ones left out" in capsys.readouterr().out
     assert [pair.query.text for pair in open_table(tmp_path / "out.jsonl")] == ["$ on $", "$"]
     given[0] = str(tmp_path / "captions.jsonl")
     assert main([*given, "--column", "words"]) == 0
     assert main(given) == 2
     assert "line 1" in capsys.readouterr().err
+    (tmp_path / "captions.jsonl").write_text('{"text": "A dog"}\n{"text": ["A cat"]}\n')
+    assert main(given) == 2
+    assert "captions.jsonl: line 2: text: expected a caption, got ['A cat']" in capsys.readouterr().err
     assert main([str(tmp_path / "none.txt"), *given[1:]]) == 2

@@ -213,6 +213,18 @@ def test_the_nearest_caption_is_the_one_that_the_embedder_ranks_first(folder, tm
     assert [row["caption"] for row in rows_of(folder)] == found
 
 
+def test_captions_of_ones_own_in_the_output_folder_are_not_written_over(folder, capsys):
+    mine = folder.parent / "out/captions.jsonl"
+    mine.parent.mkdir()
+    mine.write_text((folder.parent / "captions.jsonl").read_text().rstrip())
+    before = mine.read_bytes()
+
+    assert rewrite(folder, captioner=("--captioner", "file", "--captions", str(mine))) == 2
+
+    assert "--captions: expected another file than captions.jsonl of --output" in capsys.readouterr().err
+    assert mine.read_bytes() == before
+
+
 def test_a_dry_run_shows_a_request_and_writes_nothing(folder, capsys):
     assert rewrite(folder, "--dry-run") == 0
 
@@ -229,6 +241,10 @@ def test_a_dry_run_shows_a_request_and_writes_nothing(folder, capsys):
         (
             ["--captioner", "file", "--captions", "x.jsonl", "--captioner-model", "m"],
             "--captioner-model: expected none",
+        ),
+        (
+            ["--captioner", "file", "--captions", "x.jsonl", "--captioner-instruction", "say it"],
+            "--captioner-instruction: expected --captioner nearest beside it, got file",
         ),
     ],
 )

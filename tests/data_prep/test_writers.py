@@ -97,6 +97,24 @@ def test_a_refusal_is_not_repeated_and_says_what_to_do_but_not_the_key(chat, ser
     assert KEY not in f"{caught.value} {server!r} {dict(server.facts)}"
 
 
+@pytest.mark.parametrize("before", [0, 290])
+def test_an_answer_that_says_the_key_is_shown_without_it(chat, server, before):
+    chat.raw = b"x" * before + KEY.encode()
+
+    with pytest.raises(InputError, match=r"choices\[0\]") as caught:
+        server.write(HELLO)
+
+    assert caught.value.got.startswith("'" + "x" * before + "***")
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY}\u2019"])
+def test_a_key_that_no_header_takes_is_refused_without_being_shown(chat, key):
+    with pytest.raises(InputError, match=r"the server's key: .*the environment variable") as caught:
+        ChatServer(chat.url, "tiny", key)
+
+    assert KEY not in str(caught.value)
+
+
 def test_a_redirect_does_not_take_the_key_elsewhere(chat, server):
     elsewhere = Chat(lambda messages: "stolen")
     chat.failures = [(302, {"Location": f"{elsewhere.url}/chat/completions"})]
@@ -266,6 +284,7 @@ def test_a_line_that_is_no_answer_is_named(tmp_path):
         ("a red cross left of a red cross", "negation", None),
         ("the sea", "cardinality", None),
         ("the sea", "compare_change", None),
+        ("a bicycle, a motorcycle and a scooter", "compare_change", None),
         ("a brown dog lies on a mat", "cardinality", None),
         ("a dog", "no such kind", None),
     ],

@@ -175,7 +175,7 @@ def test_rows_whose_answers_are_not_public_are_set_aside(tmp_path):
     assert benchmark.parts == {"overall": ("val",)}
     for part in (benchmark.worded("e5_v"), benchmark.worded("e5_v").only(["val"])):
         assert [row.query_text for row in (*part.tasks.values(), *part.unjudged.values())] == ["Modify: {text}"] * 2
-    with pytest.raises(InputError, match=r"tasks: expected a task of toy, got 'test1'"):
+    with pytest.raises(InputError, match=r"tasks: expected a task whose answers are public, got 'test1'; rank it"):
         benchmark.only(["test1"])
 
 

@@ -1,5 +1,7 @@
 """Composed retrieval scored as the reference code scores it, and what a row says of queries that find themselves."""
 
+from dataclasses import replace
+
 import pytest
 
 from mmembed.evaluation.benchmark import Benchmark, Task
@@ -54,3 +56,29 @@ def test_a_row_that_keeps_the_reference_is_warned_of(reference, part, warned):
 
     words = "warning: queries find their own reference first, which the row keeps: 25.0 % in val"
     assert found == ([words] if warned else [])
+
+
+def test_candidates_without_the_reference_have_no_such_part():
+    val = composed.cirr("val")
+    vectors = composed.golden_vectors(val, "cirr/val")
+
+    assert reference_first(replace(composed.CIRR, candidates="local"), val, *vectors) is None
+
+
+def test_that_queries_found_themselves_is_told_of_a_row_that_removes_the_reference_too():
+    benchmark = Benchmark("toy", {"val": Task("val", "val", "hit@1", reference="removed")})
+    scores = drawn.scores(benchmark, {"val": drawn.row(0.5, reference_first=0.9)})
+
+    assert "queries find their own reference first, before it is removed: 90.0 % in val" in (
+        notes(scores, benchmark, None, {})
+    )
+
+
+def test_rewritten_queries_are_told_beside_the_scores():
+    benchmark = Benchmark("toy", {"val": Task("val", "val", "hit@1")})
+    rewritten = {"val": {"fingerprint": "ab" * 32, "fallbacks": 3}}
+    scores = drawn.scores(benchmark, {"val": drawn.row(0.5)}) | {"about": {"rewritten": rewritten}}
+
+    assert "val is asked with rewritten queries, file abababababab, of whose texts 3 are the bare change" in (
+        notes(scores, benchmark, None, {})
+    )

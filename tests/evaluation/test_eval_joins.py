@@ -91,3 +91,23 @@ def test_what_is_cached_is_told_of_every_way_to_write_a_query(root, tmp_path, ca
 
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["after", "query", "3", "cached"] in printed
+
+
+def test_rewritten_queries_of_such_a_row_are_unit_vectors_too(root, tmp_path, raw):
+    texts = ["a red dress with sleeves", "a long dress"]
+    rows = [
+        {"query_id": f"q{i}", "caption": "", "change": "", "text": text, "fallback": False}
+        for i, text in enumerate(texts)
+    ]
+    toy.write_rows(tmp_path / "texts/before.jsonl", rows)
+
+    run(root, tmp_path / "plain", "before")
+    run(root, tmp_path / "rewritten", "before", "--rewritten", str(tmp_path / "texts"))
+
+    vectors = load_file(tmp_path / "rewritten/embeddings/before.safetensors")
+    assert torch.allclose(vectors["queries"], F.normalize(raw(*texts), dim=-1), atol=1e-6)
+    assert torch.allclose(vectors["targets"], F.normalize(raw("dress 0", "dress 1", "dress 2"), dim=-1), atol=1e-6)
+    rows = [
+        json.loads((tmp_path / name / "scores.json").read_text())["tasks"]["before"] for name in ("plain", "rewritten")
+    ]
+    assert rows[0]["protocol_id"] == rows[1]["protocol_id"]

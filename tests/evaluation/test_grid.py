@@ -12,6 +12,7 @@ from mmembed.evaluation.benchmark import read_benchmark
 from mmembed.evaluation.grid import Choice, make_grids
 from mmembed.evaluation.grid_picture import FRAMES, GAP, MARGIN, SIDE, TEXT_PX, WORDS, _font, _wrapped, grid_picture
 from mmembed.evaluation.rankings import Ranking, write_rankings
+from mmembed.evaluation.retrieval_set import Sample, read_retrieval_set
 from mmembed.evaluation.scores import read_scores
 from mmembed.evaluation.thumbnails import Thumbnails
 from mmembed.media.settings import MediaSettings
@@ -205,3 +206,16 @@ def test_a_long_word_stays_in_its_column():
 
     assert "".join(lines).replace(" ", "") == "a" + "word" * 60 + "b"
     assert all(_font(TEXT_PX).getlength(line) <= 100 for line in lines)
+
+
+def test_a_quick_run_is_shown_though_another_row_ranks_candidates_of_the_same_data(run, tmp_path):
+    benchmark = read_benchmark(run / "toy.yaml").only(["val"])
+    sample = Sample(2, 3)
+    part = read_retrieval_set(run / "data/composed").ranked("shared").sample(sample)
+    rankings = [Ranking(query, list(part.corpus), [], dict(part.relevance[query]), None) for query in part.queries]
+    write_rankings(tmp_path / "rankings/val.jsonl", rankings)
+    scores = drawn.scores(benchmark, {"val": drawn.row(0.0)}, quick=vars(sample))
+
+    (grid,) = make_grids(tmp_path, scores, benchmark, run / "data", Thumbnails(MediaSettings()), Choice())
+
+    assert {row.query_id for row in grid.rows} == part.queries.keys()

@@ -100,6 +100,13 @@ def test_the_order_of_labels_and_the_python_are_a_part_only_of_the_published_fau
     assert id_of(ndcg_fault_seed=3) != right
 
 
+def test_references_are_a_part_only_where_they_are_removed():
+    sets = [replace(a_set(), references={"q1": [name], "q2": []}) for name in ("d2", "d3")]
+
+    assert len({id_of(data, reference="removed") for data in sets}) == 2
+    assert {id_of(data) for data in sets} == {id_of()}
+
+
 def test_groups_of_candidates_are_no_part():
     own = {"q1": ["d1", "d2", "d3"], "q2": ["d3"]}
     data = replace(a_set(), candidates=own)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import Task
 from mmembed.evaluation.rankings import Ranking, rank, read_rankings, write_rankings
 from mmembed.evaluation.retrieval_set import RetrievalSet
@@ -61,3 +62,17 @@ def test_a_file_of_rankings_is_read_as_it_was_written(tmp_path):
     write_rankings(tmp_path / "toy.jsonl", rankings)
 
     assert read_rankings(tmp_path / "toy.jsonl") == rankings
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({"candidates": "local"}, "toy.candidates: expected 'shared' for a set without candidates, got 'local'"),
+        ({"reference": "removed"}, "toy.reference: expected 'kept' for a set that names no references, got 'removed'"),
+    ],
+)
+def test_rules_about_what_a_set_does_not_bring_are_refused(rule, words):
+    bare = RetrievalSet(SET.queries, SET.corpus, SET.relevance)
+
+    with pytest.raises(InputError, match=words):
+        rank(task(**rule), bare, QUERIES, TARGETS, depth=4)

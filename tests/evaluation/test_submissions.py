@@ -13,6 +13,7 @@ from mmembed.evaluation.submissions import (
     FORMATS,
     GENERIC,
     MAX_BYTES,
+    Names,
     format_of,
     formats_of,
     problems,
@@ -211,3 +212,29 @@ def test_targets_without_numbers_cannot_be_written_for_circo(tmp_path, cirr):
 
     with pytest.raises(InputError, match="expected the number of an image, got 'test1-"):
         write_submission(tmp_path / "a.json", CIRCO, rank(composed.CIRR, cirr, queries, targets, 50))
+
+
+def test_a_metric_that_is_no_string_is_told():
+    with pytest.raises(InputError, match=r"a.json: metric: expected .*, got \['recall'\]"):
+        format_of([("metric", ["recall"])], FORMATS["cirr"], "a.json")
+
+
+def test_a_folder_is_no_file_of_predictions(tmp_path):
+    with pytest.raises(InputError, match="expected a file of predictions, got a folder"):
+        read_file(tmp_path)
+
+
+def test_an_empty_name_is_no_target_though_one_is_called_zero(circo):
+    zero = replace(circo, corpus=dict(circo.corpus) | {"000": next(iter(circo.corpus.values()))})
+    names = Names(GENERIC, zero, lenient=True)
+
+    assert (names.target(0), names.target("0"), names.target("")) == ("000", "000", None)
+
+
+def test_a_ranking_of_a_whole_gallery_is_checked_in_one_pass(circo):
+    names = [str(i) for i in range(50_000)]
+    large = replace(circo, corpus=dict.fromkeys(names, next(iter(circo.corpus.values()))), references={})
+
+    (found,) = Names(GENERIC, large).problems("0", [*names, "7"], composed.CIRCO)
+
+    assert str(found).startswith("query 0: expected each target once, got '7' again")

@@ -1,6 +1,7 @@
 """eval/submit.py: from a model to files that a server takes, and files of others checked."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -67,6 +68,26 @@ def test_the_file_of_circo_is_whole_numbers(submit, tmp_path):
     assert rows.keys() == composed.circo("test").queries.keys()
     assert all(type(number) is int for ids in rows.values() for number in ids)
     assert {len(set(ids)) for ids in rows.values()} == {50}
+
+
+def test_rewritten_queries_are_asked_and_every_one_must_be_there(submit, tmp_path, capsys):
+    queries = list(composed.circo("test").queries)
+    rows = [
+        {"query_id": name, "caption": "", "change": "x", "text": f"a {name} cat", "fallback": False}
+        for name in queries
+    ]  # fmt: skip
+    file = tmp_path / "texts/test.jsonl"
+    file.parent.mkdir()
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    assert submit("circo") == 0
+    plain = (tmp_path / "circo_test.json").read_text()
+    assert submit("circo", "--rewritten", str(file.parent)) == 0
+    assert (tmp_path / "circo_test.json").read_text() != plain
+
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
+    assert submit("circo", "--rewritten", str(file.parent)) == 2
+    assert f"expected a row for query '{queries[0]}', got none" in capsys.readouterr().err
 
 
 def test_a_judged_row_is_written_where_it_is_named_and_scores_as_the_evaluation_does(root, submit, tmp_path):
@@ -149,3 +170,13 @@ def test_a_model_is_needed_to_write(capsys):
         main(["--benchmark", "cirr"])
 
     assert "--model and --output are required, but for --check" in capsys.readouterr().err
+
+
+def test_a_file_of_groups_is_not_checked_against_data_without_them(root, tmp_path, capsys):
+    bare = replace(composed.cirr(), candidates=None)
+    composed.write_set(tmp_path / "drawn_cirr/test1", bare)
+    places = ["--benchmark", str(root / "cirr.yaml"), "--data-root", str(tmp_path)]
+
+    assert main([*places, "--check", str(composed.READERS / "submission_cirr_test1_subset.json")]) == 2
+
+    assert "candidates: expected 'shared' for a set without candidates" in capsys.readouterr().err

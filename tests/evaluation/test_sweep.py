@@ -98,9 +98,10 @@ def test_shares_are_a_range_or_a_list():
     assert shares("0:1:0.25") == [0, 0.25, 0.5, 0.75, 1]
     assert shares("0.2,0.5") == [0.2, 0.5]
     assert len(shares("0:1:0.1")) == 11
+    assert shares("0:1:0.6") == [0, 0.6]
 
 
-@pytest.mark.parametrize("words", ["", "a", "0:1", "0:1:0", "0:2:0.5", "-1,0", "1:0:0.1"])
+@pytest.mark.parametrize("words", ["", "a", "0:1", "0:1:0", "0:2:0.5", "-1,0", "1:0:0.1", "0:inf:1"])
 def test_shares_that_are_none_are_refused(words):
     with pytest.raises(InputError, match="--alpha: expected shares from 0 to 1"):
         shares(words)

@@ -20,7 +20,7 @@ WRITTEN = {
     "magiclens": ("is red. and has Long sleeves, and a logo? ",),
     "megapairs": ("is red., and has Long sleeves, and a logo? ",),
     "covr": ("is red and has long sleeves, and a logo?",),
-    "uniir": ("is red and has Long sleeves, and a logo?",),
+    "uniir": ("Is red and has Long sleeves, and a logo?",),
     "e5_v": ("is red, has Long sleeves, and a logo", "has Long sleeves, and a logo, is red"),
     "change": ("is red.",),
     "magiclens_concept": ("find has Long sleeves, and a logo?  but is red.",),
@@ -31,6 +31,7 @@ ALONE = {
     "searle": ("is striped",),
     "searle_published": ("is striped and ", " and is striped"),
     "clip4cir": ("Is striped",),
+    "uniir": ("Is striped.",),
     "e5_v": ("is striped",),
 }
 """What joins write of a caption beside an empty one, where it is not the caption alone as it is."""
@@ -51,11 +52,24 @@ def test_an_empty_caption_leaves_no_word_behind_unless_it_was_published_so(name,
     assert set(backward) == set(forward)
 
 
-def test_texts_that_are_all_empty_are_refused():
-    for name in OF_CAPTIONS:
-        if name != "searle_published":
-            with pytest.raises(InputError, match="join: expected a text that is not empty"):
-                joined(name, ("", " "))
+@pytest.mark.parametrize("name", JOINS)
+@pytest.mark.parametrize("texts", [(), ("", " ")])
+def test_texts_that_are_all_empty_are_refused(name, texts):
+    with pytest.raises(InputError, match="join: expected a text that is not empty"):
+        joined(name, texts)
+
+
+def test_a_caption_of_marks_alone_counts_as_empty_where_marks_are_taken_away():
+    for name, alone in (("searle", "is red"), ("cirevl", "is red"), ("clip4cir", "Is red"), ("uniir", "Is red.")):
+        assert set(joined(name, ("is red", "."))) == set(joined(name, (".", "is red"))) == {alone}
+
+
+def test_clip4cir_writes_the_first_caption_in_small_letters_but_its_first():
+    assert joined("clip4cir", ("has a V-neck", "is for Ladies")) == ("Has a v-neck and is for Ladies",)
+
+
+def test_uniir_writes_a_sentence():
+    assert joined("uniir", (" Is red. ", "Has Long sleeves.")) == ("Is red and has Long sleeves.",)
 
 
 def test_a_concept_needs_a_change_and_a_concept_and_a_name_is_suggested():
@@ -74,8 +88,10 @@ def test_covr_makes_most_punctuation_spaces_and_keeps_thirty_words():
 
 
 def test_one_text_is_taken_by_every_join_of_captions():
+    others = {"clip4cir": "Is striped", "uniir": "Is striped."}
+
     for name in OF_CAPTIONS:
-        assert joined(name, ("is striped",)) == (("Is striped",) if name == "clip4cir" else ("is striped",))
+        assert joined(name, ("is striped",)) == (others.get(name, "is striped"),)
 
 
 def test_what_is_averaged_as_it_is_is_e5_vs_alone():

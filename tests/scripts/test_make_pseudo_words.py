@@ -107,5 +107,12 @@ def test_what_cannot_be_used_is_refused(own, capsys):
     assert "phrases with their concept" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--near", "--pairs", "--batch", "--steps"])
+def test_a_number_below_one_is_refused(option, own, capsys):
+    assert main([*command(own), option, "0"]) == 2
+
+    assert f"{option.removeprefix('--')}: expected at least 1, got 0" in capsys.readouterr().err
+
+
 def test_a_concept_is_spoken_where_it_is_a_word():
     assert spoken(PHRASES) == {"dog": ["a dog that runs"], "hat": ["a photo of hat that is new"]}

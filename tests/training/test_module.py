@@ -10,12 +10,12 @@ from torch.utils.data import DataLoader
 
 from mmembed import Embedder, Item, Pair, Video
 from mmembed.counters import counting
-from mmembed.errors import InputError
+from mmembed.errors import DivergenceError, InputError
 from mmembed.items import Negative
 from mmembed.losses.settings import Contrastive, LearnedTemperature
 from mmembed.models.settings import EmbedderSettings, Lora, QwenVL, RawPrompt
 from mmembed.training.batches import PairPreparer
-from mmembed.training.module import DivergenceError, EmbedderModule, freeze
+from mmembed.training.module import EmbedderModule, freeze
 from mmembed.training.optim import clip_gradients
 from mmembed.training.settings import Chunks, Optim, PartRates, Stage
 

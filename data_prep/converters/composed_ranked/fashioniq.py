@@ -8,13 +8,12 @@ higher. Pictures are ``ASIN.jpg`` or ``ASIN.png``.
 from collections.abc import Iterator, Mapping
 
 from data_prep.converters import Converter, Media, Ranked, Record
-from data_prep.converters.composed_ranked.making import PICTURES, Making, Query
-from data_prep.converters.fields import REMEDY, in_row, text, texts
+from data_prep.converters.composed_ranked.making import Making, Query
+from data_prep.converters.fields import PICTURES, in_row, text, two_texts
 from data_prep.source import SourceSet
 from mmembed.errors import InputError, nearest
 
 GALLERIES = ("original", "val-union")
-NUM_CAPTIONS = 2
 EMPTY = "queries of which one caption is empty"
 
 
@@ -45,11 +44,7 @@ def fashioniq(parts: Mapping[str, Iterator[Record]], row_set: SourceSet, media: 
 
 
 def _query(name: str, record: Record) -> Query:
-    captions = texts(record, "captions", empty=True)
-    if len(captions) != NUM_CAPTIONS or not any(caption.strip() for caption in captions):
-        raise InputError(
-            "captions", expected=f"{NUM_CAPTIONS} captions, one of them not empty", got=captions, remedy=REMEDY
-        )
+    captions = two_texts(record, "captions")
     return Query(name, text(record, "candidate"), captions, {text(record, "target"): 1.0})
 
 

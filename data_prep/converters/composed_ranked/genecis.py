@@ -6,6 +6,7 @@ attribute tasks are cut out of Visual Genome as published: the box grows by 0.7 
 alone, unless the edge of the picture stops it, and what is cut is put on a black square.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,8 @@ from data_prep.converters.fields import REMEDY, identifier, in_row, text
 from data_prep.source import SourceSet
 from mmembed.errors import InputError
 from mmembed.items import Image, Item
+from mmembed.media.images import open_image
+from mmembed.media.settings import MediaSettings
 
 DILATION = 0.7
 REPEATED = "candidates that their template names again, which rank under a name of their own"
@@ -52,7 +55,8 @@ def genecis(cut: bool, parts: Mapping[str, Iterator[Record]], row_set: SourceSet
         media: pictures.
 
     Raises:
-        InputError: a row that lacks a field, or a box that its picture has no pixel of: its number and the field.
+        InputError: a row that lacks a field, a picture that does not open, or a box that it has no pixel of: the row's
+            number, and the field or the file.
     """
     making = Making(media, Ranked())
     for number, record in enumerate(parts["rows"]):
@@ -66,13 +70,13 @@ def _add(name: str, record: Record, making: Making, read: Callable[[Any, str], P
     gallery = record.get("gallery")
     if not isinstance(gallery, list) or not gallery:
         raise InputError("gallery", expected="a list of pictures", got=f"{gallery!r:.80}", remedy=REMEDY)
-    shown = [read(record.get("target"), "target")]
-    shown += [read(value, f"gallery[{place}]") for place, value in enumerate(gallery)]
+    places = ["target", *(f"gallery[{place}]" for place in range(len(gallery)))]
+    shown = [read(value, place) for value, place in zip((record.get("target"), *gallery), places, strict=True)]
     names = _own_names([part.name for part in shown])
     making.made.note(REPEATED, sum(own != part.name for own, part in zip(names, shown, strict=True)))
-    for own, part in zip(names, shown, strict=True):
+    for own, part, place in zip(names, shown, places, strict=True):
         if not making.has(own):
-            making.add(own, _file(part, "gallery", making), part.file)
+            making.add(own, _file(part, place, making), part.file)
     path = _file(reference, "reference", making)
     item = None if path is None else Item((Image(str(path)),))
     making.show(Query(name, reference.name, [condition], {names[0]: 1.0}, names), reference.file, item)
@@ -95,8 +99,7 @@ def _file(part: Part, where: str, making: Making) -> Path | None:
         return path
     made = making.media.make(f"{part.name}.png", where).absolute()
     if not made.exists():
-        with PIL.Image.open(path) as picture:
-            shown = square(cropped(picture.convert("RGB"), part.box, where))
+        shown = square(cropped(open_image(Image(str(path)), MediaSettings()), part.box, where))
         made.parent.mkdir(parents=True, exist_ok=True)
         shown.save(made)
     return made
@@ -139,7 +142,7 @@ def _picture(value: Any, where: str) -> Part:
 def _part(value: Any, where: str) -> Part:
     number, box = _number(value, "image_id", where), value.get("instance_bbox")
     numbers = isinstance(box, list) and all(
-        isinstance(edge, int | float) and not isinstance(edge, bool) for edge in box
+        isinstance(edge, int | float) and not isinstance(edge, bool) and math.isfinite(edge) for edge in box
     )
     if box is None or not numbers or len(box) != 4 or min(box[2:]) <= 0:
         expected = "4 numbers x, y, width, height, the last two above 0"

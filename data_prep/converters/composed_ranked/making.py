@@ -10,9 +10,6 @@ from data_prep.converters.fields import REMEDY
 from mmembed.errors import InputError
 from mmembed.items import Image, Item, Video
 
-PICTURES = (".jpg", ".png", ".jpeg")
-"""Suffixes of pictures, of which copies have one or another."""
-
 Shown: TypeAlias = Image | Video
 
 
@@ -87,7 +84,14 @@ class Making:
         return name
 
     def query(self, query: Query) -> None:
-        """Add a query that shows one of the targets, unless media are missing; see :meth:`show`."""
+        """Add a query that shows one of the targets, unless media are missing; see :meth:`show`.
+
+        Raises:
+            InputError: what it shows is a right target, which would be found by itself, or removed with it.
+        """
+        if query.reference in query.right:
+            expected, got = "other pictures than the reference", f"'{query.reference}'"
+            raise InputError("right targets", expected=expected, got=got, remedy=REMEDY)
         if self.show(query, query.reference, self.made.corpus.get(query.reference)):
             self.made.references[query.name] = [query.reference]
 

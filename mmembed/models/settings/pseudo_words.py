@@ -97,6 +97,8 @@ class Phi(PseudoWordSettings):
     """Numbers of a hidden layer; None is four times those of an image vector."""
     dropout: float = 0.5
     """Share of the hidden numbers left out in training."""
+    unit_input: bool = False
+    """Scale the vectors it is given to unit length, in training and after it: LinCIR's ``--l2_normalize``."""
 
     def __post_init__(self) -> None:
         _check_network(self.hidden, self.dropout)
@@ -105,7 +107,10 @@ class Phi(PseudoWordSettings):
         """See :meth:`PseudoWordSettings.make`."""
         from mmembed.models.pseudo_words import PhiNetwork, PseudoWordComposer
 
-        network = PhiNetwork(backbone.width, self.hidden or 4 * backbone.width, backbone.word_width, self.dropout)
+        hidden = self.hidden or 4 * backbone.width
+        network = PhiNetwork(
+            backbone.width, hidden, backbone.word_width, self.dropout, unit_input=self.unit_input
+        )  # fmt: skip
         return PseudoWordComposer(network, token, self.places)
 
 
