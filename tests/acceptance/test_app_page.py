@@ -6,7 +6,6 @@ The query is a picture of the index with an object of it marked: whatever the we
 import base64
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from data_prep.demo_gallery import make_gallery
 from mmembed.data.tables import read_items
@@ -23,7 +22,6 @@ from scripts.embed import main as embed
 from tests.cases import small_embedder
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 PICTURE = "picture-00003"
 
 pytestmark = pytest.mark.acceptance
@@ -83,16 +81,6 @@ def serve(folder):
 @pytest.fixture(scope="module")
 def address(serve):
     return serve()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = next((found for name in NAMES if (found := shutil.which(name))), None)
-    assert path is not None, "no Chromium: install it with make browser, or as your system does"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

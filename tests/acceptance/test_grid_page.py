@@ -1,60 +1,19 @@
 """A page of a grid as a reader has it: opened from its file in a browser, filtered, sorted, stepped through."""
 
-import os
-import shutil
-
 import pytest
-from playwright.sync_api import sync_playwright
 
 from eval.grid import main
 from tests.evaluation.composed_run import draw_run
-
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 pytestmark = pytest.mark.acceptance
 
 
 @pytest.fixture(scope="module")
-def browser():
-    path = next((found for name in NAMES if (found := shutil.which(name))), None)
-    if path is None:
-        reason = "no Chromium: install it with make browser, or as your system does"
-        if "CI" in os.environ:
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def grid(tmp_path_factory):
+def page_file(tmp_path_factory):
     run = draw_run(tmp_path_factory.mktemp("grid"))
     places = ["--benchmark", str(run / "toy.yaml"), "--data-root", str(run / "data"), "--output", str(run / "grid")]
     assert main(["--run", str(run / "out"), *places, "--select", "random", "--k", "4"]) == 0
     return run / "grid/grid.html"
-
-
-@pytest.fixture
-def open_page(browser, grid):
-    """Open the grid; what the page asks for besides itself and complains of is collected and must be nothing."""
-    asked, complaints, contexts = [], [], []
-
-    def open_it(width=1280, **options):
-        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
-        page = contexts[-1].new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(grid.as_uri())
-        return page
-
-    yield open_it
-    for context in contexts:
-        context.close()
-    assert {url[:60] for url in asked if not url.startswith("data:")} == {grid.as_uri()[:60]}
-    assert complaints == []
 
 
 def shown(page):

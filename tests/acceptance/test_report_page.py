@@ -1,15 +1,10 @@
 """A report as a reader has it: opened from its file in a browser, wide and narrow, light and dark, filtered."""
 
-import os
-import shutil
-
 import pytest
-from playwright.sync_api import sync_playwright
 
 from mmembed.evaluation.report import write_report
 from tests.evaluation import drawn
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS = (1280, 420)
 TASKS = ["pictures", "pages", "clips", "regions", "composed"]
 CONTRAST = """selectors => {
@@ -35,44 +30,9 @@ pytestmark = pytest.mark.acceptance
 
 
 @pytest.fixture(scope="module")
-def browser():
-    path = next((found for name in NAMES if (found := shutil.which(name))), None)
-    if path is None:
-        reason = "no Chromium: install it with make browser, or as your system does"
-        if "CI" in os.environ:
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
+def page_file(tmp_path_factory):
     benchmark, where, expected = drawn.draw_gallery(tmp_path_factory.mktemp("gallery"))
     return write_report(benchmark=benchmark, expected=expected, **where)
-
-
-@pytest.fixture
-def open_page(browser, report):
-    """Open the report; what the page asks for besides itself and complains of is collected and must be nothing."""
-    asked, complaints, contexts = [], [], []
-
-    def open_it(width=WIDTHS[0], **options):
-        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
-        page = contexts[-1].new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(report.as_uri())
-        return page
-
-    yield open_it
-    for context in contexts:
-        context.close()
-    assert {url[:60] for url in asked if not url.startswith("data:")} == {report.as_uri()[:60]}
-    assert complaints == []
 
 
 def boxes(page, selector):
