@@ -63,3 +63,27 @@ def test_data_that_are_not_there_are_asked_for_with_a_folder(evaluate, capsys):
     said = capsys.readouterr().err
     assert "python data_prep/prepare.py circo/val --data-root" in said
     assert said.endswith("--source DIR\n")
+
+
+def test_rewritten_queries_are_asked_under_the_protocol_of_the_row(evaluate, tmp_path, capsys):
+    assert evaluate("circo", "--miniature", "--tasks", "val") == 0
+    plain = scores_of(tmp_path)["tasks"]["val"]
+    lines = (tmp_path / "data/miniature/circo/val/queries.jsonl").read_text().splitlines()
+    names = [json.loads(line)["id"] for line in lines]
+    rows = ({"query_id": n, "caption": "", "change": "x", "text": f"a {n}", "fallback": True} for n in names)
+    (tmp_path / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    assert evaluate("circo", "--miniature", "--tasks", "val", "--rewritten", str(tmp_path)) == 0
+
+    scores = scores_of(tmp_path)
+    assert scores["tasks"]["val"]["protocol_id"] == plain["protocol_id"]
+    assert scores["about"]["rewritten"]["val"]["fallbacks"] == len(names)
+    assert "are the bare change" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("other", ["--baselines", "--why-not-cached"])
+def test_rewritten_queries_have_no_halves(evaluate, tmp_path, capsys, other):
+    with pytest.raises(SystemExit):
+        evaluate("circo", "--rewritten", str(tmp_path), other)
+
+    assert "--rewritten asks with texts alone" in capsys.readouterr().err
