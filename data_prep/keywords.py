@@ -83,7 +83,7 @@ def _spacy() -> Any:
     except (ImportError, OSError) as error:
         raise InputError(
             "tagger", expected="spaCy and its model en_core_web_sm", got=" ".join(str(error).split()),
-            remedy="pip install spacy, then python -m spacy download en_core_web_sm; or use the tagger rules",
+            remedy="pip install mmembed[captions], then python -m spacy download en_core_web_sm; or the tagger rules",
         ) from error  # fmt: skip
 
 

@@ -120,7 +120,7 @@ def test_a_tagger_that_is_not_there_is_refused_in_words():
 
         spacy.load("en_core_web_sm")
     except (ImportError, OSError):
-        with pytest.raises(InputError, match="pip install spacy"):
+        with pytest.raises(InputError, match="pip install mmembed"):
             by_spacy("a dog")
     else:
         assert [token.pos for token in by_spacy("a red dog sleeps")] == ["DET", "ADJ", "NOUN", "VERB"]
