@@ -34,7 +34,7 @@ EXAMPLE = """examples:
   python data_prep/rewrite_queries.py --set data/demo/test/composed --task composed --output runs/demo/rewritten \\
       --captioner nearest --captioner-model runs/demo/final --captions data/demo/pair_caption.jsonl \\
       --captioner-instruction "describe the image" --writer rules --prompt structural
-  python data_prep/rewrite_queries.py --set data/circo/val --task circo_val --join change --output runs/cirevl \\
+  python data_prep/rewrite_queries.py --set data/circo/val --task val --join change --output runs/cirevl \\
       --captioner transformers --captioner-model Salesforce/blip2-flan-t5-xxl \\
       --writer openai --url http://localhost:8000/v1 --model Qwen/Qwen3-8B --parallel 16 --prompt structural"""
 

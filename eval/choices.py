@@ -81,7 +81,6 @@ def check_together(parser: argparse.ArgumentParser, options: argparse.Namespace)
         "baselines",
         "rewritten",
         "quick",
-        "miniature",
         "expected",
         "leaderboard",
         "why_not_cached",

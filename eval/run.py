@@ -131,10 +131,14 @@ def score(options: argparse.Namespace, benchmark: Benchmark) -> int:
     from mmembed.evaluation.runner import Evaluation
     from mmembed.evaluation.scored_files import score_file
 
+    data_root = options.data_root / "miniature" if options.miniature else options.data_root
+    if options.miniature:
+        choices.draw_miniatures(benchmark, tasks, data_root)
     evaluation = Evaluation(
-        worded, options.data_root, options.output or Path(), f"predictions in {options.score}",
-        remedy=partial(choices.how_to_prepare, data_root=options.data_root),
-        why_partial=partial(choices.why_partial, data_root=options.data_root),
+        worded, data_root, options.output or Path(), f"predictions in {options.score}",
+        remedy=partial(choices.how_to_prepare, data_root=data_root),
+        why_partial=None if options.miniature else partial(choices.why_partial, data_root=data_root),
+        miniature=options.miniature,
     )  # fmt: skip
     scores = score_file(evaluation, worded.tasks[tasks[0]], options.score, write=options.output is not None)
     show(scores, benchmark)

@@ -52,7 +52,9 @@ def make_parser() -> argparse.ArgumentParser:
     add_model(parser, required=False)
     parser.add_argument("--benchmark", required=True, metavar="NAME|PATH", help="eval/benchmarks/NAME.yaml, or a file")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write to")
-    parser.add_argument("--check", type=Path, metavar="FILE", help="check this file; nothing is embedded")
+    parser.add_argument(
+        "--check", type=Path, metavar="FILE", help="check this file against the row; nothing is embedded"
+    )
     add_data_root(parser)
     parser.add_argument("--tasks", metavar="A,B", help="these rows (default: those whose answers are not public)")
     parser.add_argument("--prompts", metavar="VERSION", help="this version of the prompts where a row has it")

@@ -82,6 +82,8 @@ def sweep(options: argparse.Namespace, benchmark: Benchmark) -> int:
         found = [sweep_row(model, task, sets[task.name], alphas) for task in rows]
     for one in found:
         console().print(sweep_table(one))
+        if (part := choices.why_partial(benchmark.tasks[one.task], options.data_root)) is not None:
+            print(f"{one.task}: scored on a part of the data: {part}", file=sys.stderr)
         for rule in one.curves:
             best = one.best(rule)
             print(f"{one.task}: best {rule}: {100 * best.score:.1f} at alpha {best.alpha:g}")
@@ -159,7 +161,8 @@ def draw(path: Path, sweeps: Sequence["Sweep"]) -> None:
         panel.set_ylabel(f"{one.metric}, percent")
         panel.grid(color="#e3e0d9")
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(frameon=False, fontsize=9)
+        # below the panel: above it the curves may be anywhere
+        panel.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     with whole_file(path) as part:
         figure.savefig(part, format="png")
 

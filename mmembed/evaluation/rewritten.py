@@ -97,6 +97,11 @@ def read_rewritten(folder: Path | str, task: str) -> Rewritten:
         InputError: no such file, a bad row (file, line and field), or a file that changed since it was written.
     """
     path = Path(folder) / f"{task}.jsonl"
+    if not path.is_file():
+        raise InputError(
+            path, expected=f"the rewritten queries of {task}", got="no such file",
+            remedy=f"write them with --task {task}, or choose other tasks",
+        )  # fmt: skip
     store = open_store(path)
     queries: dict[str, RewrittenQuery] = {}
     for row in range(len(store)):

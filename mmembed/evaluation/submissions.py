@@ -207,11 +207,12 @@ class Names:
             yield InputError(where, expected="a list of targets", got=repr(found)[:80], remedy="write [...]")
             return
         known, kind = [self.target(given) for given in found], self.kind
-        unknown = next((given for given, name in zip(found, known, strict=True) if name is None), None)
+        unknown = [given for given, name in zip(found, known, strict=True) if name is None]
         if kind.length is not None and len(found) != kind.length:
             yield InputError(where, expected=f"{kind.length} targets", got=len(found), remedy=f"rank {kind.length}")
-        if unknown is not None:
-            yield self._unknown(where, unknown)
+        if unknown:
+            # of null, too, which is no target
+            yield self._unknown(where, unknown[0])
         counts = Counter(name for name in known if name is not None)
         repeated = next((name for name, times in counts.items() if times > 1), None)
         if repeated is not None:
@@ -220,13 +221,21 @@ class Names:
 
     def _unknown(self, where: str, given: Any) -> InputError:
         if self.lenient:
-            return InputError(where, expected="a target of the gallery", got=repr(given), remedy="drop it")
+            return InputError(
+                where, expected="a target of the gallery", got=repr(given), remedy="rank the gallery of the split"
+            )
         if self.kind.numbers and isinstance(given, str):
             remedy = "write integers: 123 for '123'"
             return InputError(where, expected="numbers of images", got=f"the string {given!r}", remedy=remedy)
+        if self.kind.numbers and (isinstance(given, bool) or not isinstance(given, int)):
+            return InputError(
+                where, expected="numbers of images", got=repr(given), remedy="write integers, without scores"
+            )
         if not self.kind.numbers and not isinstance(given, str):
             return InputError(where, expected="names as strings", got=repr(given), remedy="put it in quotes")
-        remedy = "names carry no folder and no extension" if not self.kind.numbers else "rank the gallery of the split"
+        remedy = "rank the gallery of the split"
+        if not self.kind.numbers:
+            remedy += "; names carry no folder and no extension"
         return InputError(where, expected="a target of the gallery", got=repr(given), remedy=remedy)
 
     def _out_of_place(self, query: str, known: Sequence[str | None], task: Task) -> Iterator[InputError]:

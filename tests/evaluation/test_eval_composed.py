@@ -87,3 +87,19 @@ def test_rewritten_queries_have_no_halves(evaluate, tmp_path, capsys, other):
         evaluate("circo", "--rewritten", str(tmp_path), other)
 
     assert "--rewritten asks with texts alone" in capsys.readouterr().err
+
+
+def test_predictions_are_scored_on_a_miniature_as_its_run_was(evaluate, tmp_path, capsys):
+    row = ("--miniature", "--tasks", "focus_object")
+    assert evaluate("genecis", *row) == 0
+    plain = scores_of(tmp_path)["tasks"]["focus_object"]
+    found = map(json.loads, (tmp_path / "out/rankings/focus_object.jsonl").read_text().splitlines())
+    (tmp_path / "file.json").write_text(json.dumps({one["query_id"]: one["targets"] for one in found}))
+
+    places = ["--data-root", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
+    assert main(["--benchmark", "genecis", *row, "--score", str(tmp_path / "file.json"), *places]) == 0
+
+    scores = scores_of(tmp_path)
+    assert scores["tasks"]["focus_object"]["score"] == plain["score"]
+    assert scores["protocol"]["miniature"] is True
+    assert "(miniature)" in capsys.readouterr().out

@@ -143,7 +143,7 @@ def test_a_bad_row_is_named_by_line_and_field(tmp_path, changes, message):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"other\.jsonl: expected a file, got no such file"):
+    with pytest.raises(InputError, match=r"other\.jsonl: expected the rewritten queries of other, got no such file"):
         read_rewritten(write(tmp_path / "out", [row(0)]), "other")
 
 

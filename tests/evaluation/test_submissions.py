@@ -94,7 +94,8 @@ MISTAKES = {
     ),
     "unknown target": (
         lambda rows: rows | {"20": ["./test1/a.png", *rows["20"][:49]]},
-        "query 20: expected a target of the gallery, got './test1/a.png'; names carry no folder and no extension",
+        "query 20: expected a target of the gallery, got './test1/a.png'; rank the gallery of the split; names carry "
+        "no folder and no extension",
     ),
     "number": (lambda rows: rows | {"20": [7, *rows["20"][:49]]}, "query 20: expected names as strings, got 7"),
     "no list": (lambda rows: rows | {"20": "test1"}, "query 20: expected a list of targets, got 'test1'"),
@@ -133,6 +134,18 @@ def test_an_image_that_is_not_in_circos_gallery_is_told(circo):
     (found,) = said(rows, CIRCO, composed.CIRCO, circo)
 
     assert found == "query 2: expected a target of the gallery, got 5; rank the gallery of the split"
+
+
+@pytest.mark.parametrize("given", [[1000, 0.5], 1.5, True, None])
+def test_what_is_no_whole_number_is_told_as_such(circo, given):
+    rows = {
+        query: list(map(int, names)) for query, names in composed.of_json("submission_circo_test_icir.json").items()
+    }
+    rows["2"][7] = given
+
+    (found,) = said(rows, CIRCO, composed.CIRCO, circo)
+
+    assert found == f"query 2: expected numbers of images, got {given!r}; write integers, without scores"
 
 
 def test_circo_keeps_the_reference_as_its_protocol_does(circo):
