@@ -76,16 +76,7 @@ def check_together(parser: argparse.ArgumentParser, options: argparse.Namespace)
         if options.rewritten and (options.baselines or options.why_not_cached):
             parser.error("--rewritten asks with texts alone, and so has no --baselines and no --why-not-cached")
         return
-    unused = (
-        "model",
-        "baselines",
-        "rewritten",
-        "quick",
-        "expected",
-        "leaderboard",
-        "why_not_cached",
-        "ndcg_fault",
-    )
+    unused = ("model", "baselines", "rewritten", "quick", "expected", "leaderboard", "why_not_cached", "ndcg_fault")
     for name in unused:
         if getattr(options, name) not in (None, False):
             parser.error(f"--score embeds nothing, and so has no --{name.replace('_', '-')}")

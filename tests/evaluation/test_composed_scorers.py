@@ -19,15 +19,7 @@ from tests.evaluation.cir_goldens import (
     near,
     opened,
     percents,
-    prepare_goldens,
 )
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """The goldens, prepared."""
-    return prepare_goldens(tmp_path_factory.mktemp("goldens"))
-
 
 ALL_ROWS = [(name, row) for name in SOURCES for row in BENCHMARKS[name].tasks]
 
@@ -40,9 +32,9 @@ def knowing(made, sign):
 
 @pytest.mark.parametrize(("benchmark", "row"), ALL_ROWS)
 def test_a_scorer_that_knows_gets_everything_and_its_opposite_and_one_that_scores_all_alike_nothing(
-    data, benchmark, row
+    cir_data, benchmark, row
 ):
-    task, made = opened(data, benchmark, row)
+    task, made = opened(cir_data, benchmark, row)
     alike = torch.ones(len(made.queries), 3), torch.ones(len(made.corpus), 3)
     names = [f"{metric}@{k}" for metric in ("hit", "map", "best_hit") for k in task.ks]
 
@@ -98,8 +90,8 @@ def test_a_random_scorer_gets_what_chance_says(benchmark, row, candidates, expec
     assert 100 * scoring.chance() == pytest.approx(next(iter(expected.values())), rel=0.02)
 
 
-def test_a_scorer_that_copies_the_reference_is_not_moved_by_removing_it(data):
-    task, made = opened(data, "cirr", "val")
+def test_a_scorer_that_copies_the_reference_is_not_moved_by_removing_it(cir_data):
+    task, made = opened(cir_data, "cirr", "val")
     targets = VECTORS.targets(made)
     names = list(made.corpus)
     copied = torch.stack([targets[names.index(own[0])] for own in made.references.values()])

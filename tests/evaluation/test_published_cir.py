@@ -28,19 +28,12 @@ from tests.evaluation.cir_goldens import (
     near,
     opened,
     percents,
-    prepare_goldens,
 )
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """The goldens, prepared."""
-    return prepare_goldens(tmp_path_factory.mktemp("goldens"))
-
-
 @pytest.mark.parametrize("category", CATEGORIES)
-def test_fashioniq_scores_as_searle_and_pic2word_do(data, category):
-    task, made = opened(data, "fashioniq", category)
+def test_fashioniq_scores_as_searle_and_pic2word_do(cir_data, category):
+    task, made = opened(cir_data, "fashioniq", category)
     key, targets = f"fashioniq/{category}", VECTORS.targets(made)
     found = judged(task, made, VECTORS.queries(made, key), targets)
 
@@ -60,8 +53,8 @@ def test_fashioniq_scores_as_searle_and_pic2word_do(data, category):
     assert percents(wide, found) == near({k: GOLDEN["p2w"][key][f"R@{k}"] for k in wide.ks})
 
 
-def test_the_mean_over_the_categories_is_searles(data):
-    rows = {name: opened(data, "fashioniq", name) for name in BENCHMARKS["fashioniq"].tasks}
+def test_the_mean_over_the_categories_is_searles(cir_data):
+    rows = {name: opened(cir_data, "fashioniq", name) for name in BENCHMARKS["fashioniq"].tasks}
     scores = {}
     for name, (task, made) in rows.items():
         key = f"fashioniq/{name.removesuffix('_at_50')}"
@@ -76,9 +69,9 @@ def test_the_mean_over_the_categories_is_searles(data):
     assert means == near({"R@10": golden["fiq_recall_at10"], "R@50": golden["fiq_recall_at50"]})
 
 
-def test_cirr_scores_without_the_reference_and_in_the_group_as_searle_and_pic2word_do(data):
+def test_cirr_scores_without_the_reference_and_in_the_group_as_searle_and_pic2word_do(cir_data):
     golden, key = GOLDEN["searle"]["cirr/val"], "cirr/val"
-    task, made = opened(data, "cirr", "val")
+    task, made = opened(cir_data, "cirr", "val")
     queries, targets = VECTORS.queries(made, key), VECTORS.targets(made)
     found = percents(task, judged(task, made, queries, targets))
 
@@ -86,14 +79,14 @@ def test_cirr_scores_without_the_reference_and_in_the_group_as_searle_and_pic2wo
     assert found == near({k: GOLDEN["p2w"]["cirr/val"][f"recall_R@{k}"] for k in (1, 5, 10, 50)})
     ranks = [ranking.first_hit for ranking in rank(task, made, queries, targets, len(made.corpus))]
     assert ranks == GOLDEN["searle"]["cirr/val/target_rank_after_removal"]
-    subset, group = opened(data, "cirr", "val_subset")
+    subset, group = opened(cir_data, "cirr", "val_subset")
     assert percents(subset, judged(subset, group, queries, targets)) == near(
         {k: golden[f"cirr_group_recall_at{k}"] for k in (1, 2, 3)}
     )
 
 
-def test_a_reference_that_stays_in_the_ranking_of_cirr_takes_its_first_places(data):
-    task, made = opened(data, "cirr", "val")
+def test_a_reference_that_stays_in_the_ranking_of_cirr_takes_its_first_places(cir_data):
+    task, made = opened(cir_data, "cirr", "val")
     queries, targets = VECTORS.queries(made, "cirr/val"), VECTORS.targets(made)
     kept = replace(task, reference="kept")
 
@@ -107,8 +100,8 @@ def test_a_reference_that_stays_in_the_ranking_of_cirr_takes_its_first_places(da
     ]
 
 
-def test_circo_scores_as_searle_and_the_official_evaluation_do(data):
-    task, made = opened(data, "circo", "val")
+def test_circo_scores_as_searle_and_the_official_evaluation_do(cir_data):
+    task, made = opened(cir_data, "circo", "val")
     found = judged(task, made, VECTORS.queries(made, "circo/val"), VECTORS.targets(made))
     official, searle = GOLDEN["circo"]["circo/val/official"], GOLDEN["searle"]["circo/val/searle"]
 
@@ -117,14 +110,14 @@ def test_circo_scores_as_searle_and_the_official_evaluation_do(data):
     # the official recall is of the one picture that a change was written for, which alone has the highest grade
     assert percents(task, found, "best_hit") == near({k: 100 * official["recall"][str(k)] for k in task.ks})
     assert percents(task, found, "hit")[5] > 100 * official["recall"]["5"]
-    aspects, same = opened(data, "circo", "val_aspects")
+    aspects, same = opened(cir_data, "circo", "val_aspects")
     scoring = Scoring(aspects, same)
     groups = group_means(scoring.values(found), scoring.groups)["aspect"]
     assert {name: group["score"] for name, group in groups.items()} == near(official["semantic_mAP10"])
 
 
-def test_circo_scores_the_predictions_of_the_published_code(data):
-    task, made = opened(data, "circo", "val")
+def test_circo_scores_the_predictions_of_the_published_code(cir_data):
+    task, made = opened(cir_data, "circo", "val")
     given = {query: list(map(str, ids)) for query, ids in of_json("predictions_circo_val.json").items()}
     official = GOLDEN["circo"]["circo/val/official"]
 
@@ -153,9 +146,11 @@ def circo_scores(task, made, given):
         ("circo", "test", "submission_circo_test_searle.json", 50),
     ],
 )
-def test_rows_whose_answers_are_not_public_are_ranked_as_searle_and_instructcir_do(data, benchmark, row, file, depth):
+def test_rows_whose_answers_are_not_public_are_ranked_as_searle_and_instructcir_do(
+    cir_data, benchmark, row, file, depth
+):
     task, given = BENCHMARKS[benchmark].unjudged[row], of_json(file)
-    made = read_retrieval_set(data / task.data)
+    made = read_retrieval_set(cir_data / task.data)
     made = replace(made, candidates=None) if task.candidates == "shared" else made
 
     rankings = rank(task, made, VECTORS.queries(made, task.data), VECTORS.targets(made), depth)
@@ -165,8 +160,8 @@ def test_rows_whose_answers_are_not_public_are_ranked_as_searle_and_instructcir_
 
 @pytest.mark.parametrize("task_name", TASKS)
 @pytest.mark.parametrize("combine", ["image", "text", "sum"])
-def test_genecis_scores_as_its_code_does_with_ties_against_the_model(data, task_name, combine):
-    task, made = opened(data, "genecis", task_name)
+def test_genecis_scores_as_its_code_does_with_ties_against_the_model(cir_data, task_name, combine):
+    task, made = opened(cir_data, "genecis", task_name)
     queries, targets = VECTORS.genecis(task_name, made, combine)
     golden = GOLDEN["genecis"].get(f"{task_name}/{combine}")
 
@@ -181,18 +176,18 @@ def test_genecis_scores_as_its_code_does_with_ties_against_the_model(data, task_
         assert task_name in ("focus_attribute", "change_object")
 
 
-def test_the_headline_of_genecis_is_the_mean_of_its_tasks(data):
+def test_the_headline_of_genecis_is_the_mean_of_its_tasks(cir_data):
     scores = []
     for name in TASKS:
-        task, made = opened(data, "genecis", name)
+        task, made = opened(cir_data, "genecis", name)
         scores.append(percents(task, judged(task, made, *VECTORS.genecis(name, made, "sum")))[1])
 
     assert np.mean(scores) == near(GOLDEN["genecis"]["mean_R@1/sum"])
     assert BENCHMARKS["genecis"].parts == {"overall": TASKS}
 
 
-def test_a_target_that_is_named_twice_never_hits_at_rank_1(data):
-    task, made = opened(data, "genecis", "change_object")
+def test_a_target_that_is_named_twice_never_hits_at_rank_1(cir_data):
+    task, made = opened(cir_data, "genecis", "change_object")
     twice = next(query for query, own in made.candidates.items() if f"{own[0]}#2" in own)
     own = made.candidates[twice]
     names = list(made.corpus)
