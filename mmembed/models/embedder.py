@@ -19,27 +19,22 @@ from mmembed.models.chunks import plan_chunks
 from mmembed.models.features import SharedFeatures
 from mmembed.models.media_cache import MediaCache
 from mmembed.models.precision import whole_convolutions
-from mmembed.models.profiles import load_profile
 from mmembed.models.region_encoders.encoder import RegionEncoder, check_region_encoder
+from mmembed.models.resolve import Asked, resolve
 from mmembed.models.saved import (
     POOLER_FILE,
     REGIONS_FILE,
     SETTINGS_FILE,
     base_of,
-    beside,
-    folder_beside,
     load_part,
-    override,
     refuse_foreign,
-    refuse_run,
     save_part,
-    saved_settings,
     weights_of,
 )
 from mmembed.models.sequence import Batch, Features, Row, collate
 from mmembed.models.settings import EmbedderSettings, Side
 from mmembed.progress import track
-from mmembed.settings import check_types, dump_yaml, read_settings
+from mmembed.settings import check_types, dump_yaml
 
 # rows are prepared and sorted in windows of so many chunks: enough to sort well, little enough to hold
 WINDOW_CHUNKS = 16
@@ -235,12 +230,14 @@ class Embedder(nn.Module):
         regions: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> Self:
-        """Open a saved run, a Hub repository with ``embedder.yaml``, or a released checkpoint with a profile.
+        """Open a saved run, a Hub repository with ``embedder.yaml``, or a released checkpoint by its name or profile.
 
         Args:
             model: directory or Hub id.
             adapter: LoRA or DoRA to load onto it.
-            profile: how a released checkpoint embeds, e.g. ``vlm2vec``; what ``embedder.yaml`` says is used otherwise.
+            profile: how a released checkpoint embeds: a profile's name, e.g. ``vlm2vec``, or the Hub id of what a
+                directory is a copy of. What ``embedder.yaml`` says is used otherwise, or the profile that has a row for
+                this Hub id.
             device: where to put it; a GPU if there is one.
             pooler_weights: file of the pooler's or composer's weights, e.g. a released ``SEARLE_ViT-B32.pt``; what the
                 settings name is used otherwise.
@@ -248,28 +245,14 @@ class Embedder(nn.Module):
             overrides: settings of the backbone by name, e.g. ``dtype="bfloat16"``, ``max_pixels=...``.
 
         Raises:
-            InputError: neither ``embedder.yaml`` nor a profile, an unknown override, or an unusable checkpoint.
+            InputError: neither ``embedder.yaml`` nor a profile, a profile that the checkpoint contradicts, an unknown
+                override, or an unusable checkpoint.
         """
-        revision = overrides.get("revision")
-        if profile is not None:
-            refuse_run(model)
-        values = load_profile(profile) if profile else saved_settings(str(model), revision)
-        settings = read_settings(EmbedderSettings, values, where=f"{model}: {SETTINGS_FILE}")
-        settings = override(settings, overrides, regions)
-        backbone: Any = settings.backbone
-        places = {"path": str(model) if profile or backbone.path in (None, ".") else backbone.path}
-        if adapter is not None:
-            places["adapter"] = adapter
-        elif backbone.adapter is not None and backbone.adapter.startswith("./"):
-            places["adapter"] = folder_beside(str(model), backbone.adapter.removeprefix("./"), revision)
-        files: dict[str, Any] = {}
-        for key in ("pooler_weights", "regions_weights"):
-            file = getattr(settings, key)
-            is_beside = file is not None and file.startswith("./")
-            files[key] = beside(str(model), file.removeprefix("./"), revision) if is_beside else file
-        if pooler_weights is not None:
-            files["pooler_weights"] = str(pooler_weights)
-        embedder = cls(replace(settings, backbone=replace(backbone, **places), **files))
+        asked = Asked(
+            str(model), adapter=adapter, profile=profile, regions=regions, overrides=overrides,
+            pooler_weights=None if pooler_weights is None else str(pooler_weights),
+        )  # fmt: skip
+        embedder = cls(resolve(asked))
         embedder._refuse_untrained(str(model))
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:

@@ -28,7 +28,7 @@ Embedder(EmbedderSettings(QwenVL(scratch=scratch)), texts=words).save("model")
 model = Embedder.from_pretrained("model", device="cpu")
 scores, rows = top_k(model.encode(words), model.encode(words, side="target"), 1)
 assert rows[:, 0].tolist() == [0, 1, 2], rows
-assert load_profile("vlm2vec")["normalize"] is True
+assert load_profile("vlm2vec").embedder.normalize is True
 """
 
 

@@ -10,7 +10,7 @@ from mmembed import Embedder
 from mmembed.evaluation.benchmark import read_benchmark
 from mmembed.evaluation.expected import find_entry, read_expected
 from mmembed.models.profiles import load_profile, profile_names
-from mmembed.models.settings import EmbedderSettings, Scratch
+from mmembed.models.settings import Scratch
 from mmembed.models.settings.regions import Sam2Regions, Sam2Scratch
 from mmembed.recipe import read_recipe
 from mmembed.settings import dump_yaml, parse_yaml, read_settings
@@ -100,6 +100,4 @@ def test_expected_scores_are_of_tasks_that_their_benchmark_has(path):
 
 @pytest.mark.parametrize("name", profile_names())
 def test_a_profile_reads_as_settings_and_embeds(name):
-    settings = read_settings(EmbedderSettings, load_profile(name))
-
-    assert embeds(settings)
+    assert embeds(load_profile(name).embedder)

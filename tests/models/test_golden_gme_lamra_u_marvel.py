@@ -13,8 +13,7 @@ import torch
 from mmembed import Embedder, Image, Item
 from mmembed.models.profiles import load_profile
 from mmembed.models.sequence import Hidden, collate
-from mmembed.models.settings import BeforeToken, EmbedderSettings, MeanToken, Request
-from mmembed.settings import read_settings
+from mmembed.models.settings import BeforeToken, MeanToken, Request
 from tests.cases import GOLDEN
 
 WRAPPED, U_MARVEL = GOLDEN / "vlm2vec/golden/gme_lamra", GOLDEN / "umarvel"
@@ -33,7 +32,7 @@ def wrapped(name):
 
 @cache
 def u_marvel(prompt="p0", pooler=None, **backbone):
-    settings = read_settings(EmbedderSettings, load_profile("u_marvel"), where="u_marvel")
+    settings = load_profile("u_marvel").embedder
     style = settings.prompt if prompt == "p0" else replace(settings.prompt, request=Request())
     backbone = replace(settings.backbone, path=str(U_MARVEL / "ckpt"), **backbone)
     return Embedder(replace(settings, backbone=backbone, prompt=style, pooler=pooler or settings.pooler)).eval()

@@ -25,7 +25,7 @@ from mmembed.settings import dump_yaml, parse_yaml, read_settings
 
 
 def test_every_profile_reads_as_settings():
-    read = {name: read_settings(EmbedderSettings, load_profile(name), where=name) for name in profile_names()}
+    read = {name: load_profile(name).embedder for name in profile_names()}
 
     families = {name: type(settings.backbone).__name__ for name, settings in read.items()}
     assert families == {

@@ -12,9 +12,7 @@ from mmembed.data.mixture import as_drawn
 from mmembed.items import Negative
 from mmembed.models.profiles import load_profile
 from mmembed.models.sequence import collate
-from mmembed.models.settings import EmbedderSettings
 from mmembed.recipe import read_recipe
-from mmembed.settings import read_settings
 from mmembed.training.batches import PairPreparer
 from mmembed.training.module import EmbedderModule
 from mmembed.training.settings import Chunks
@@ -115,7 +113,7 @@ def test_with_the_mirrored_source_it_is_the_mean_of_the_two_published_terms(embe
 
 
 def test_the_recipe_writes_items_as_the_profile_does():
-    profile = read_settings(EmbedderSettings, load_profile("instructcir"), where="instructcir")
+    profile = load_profile("instructcir").embedder
 
     ours = RECIPE.embedder
     assert (ours.prompt, ours.pooler, ours.normalize) == (profile.prompt, profile.pooler, profile.normalize)

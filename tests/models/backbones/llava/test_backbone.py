@@ -15,7 +15,6 @@ from mmembed.models.profiles import load_profile
 from mmembed.models.prompts import Kind
 from mmembed.models.sequence import collate
 from mmembed.models.settings import ChatPrompt, EmbedderSettings, Llava, RawPrompt, Scratch
-from mmembed.settings import read_settings
 from tests.cases import draw
 from tests.models.backbones.llava.small import make_llava, small_llava
 
@@ -165,7 +164,7 @@ def test_the_line_break_trains_with_the_tower():
 
 
 def test_e5_v_writes_the_published_strings():
-    prompt = read_settings(EmbedderSettings, load_profile("e5_v"), where="e5_v").prompt
+    prompt = load_profile("e5_v").embedder.prompt
     embedder = small_llava("llava_next", "llama", prompt=prompt)
     turns = (
         "<s><|start_header_id|>user<|end_header_id|>\n\n{}\nSummary above {} in one word: <|eot_id|>"

@@ -11,8 +11,6 @@ from mmembed.evaluation.benchmark import read_benchmark
 from mmembed.evaluation.written import written
 from mmembed.models.profiles import load_profile
 from mmembed.models.prompts import render
-from mmembed.models.settings import EmbedderSettings
-from mmembed.settings import read_settings
 from tests.models.backbones.llava.test_instructcir import CASES, PICTURES, ROOT, TOLERANCE
 
 BENCHMARKS = Path(__file__).parents[4] / "eval/benchmarks"
@@ -38,7 +36,7 @@ def turns(messages, opened):
 
 
 def published_string(item, profile="instructcir"):
-    prompt = read_settings(EmbedderSettings, load_profile(profile), where=profile).prompt
+    prompt = load_profile(profile).embedder.prompt
     segments = render(item, prompt, ["<image>"] * len(item.media), turns, placeholders=("<image>",))
     return "".join(segment.text for segment in segments)
 
