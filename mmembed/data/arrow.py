@@ -38,7 +38,15 @@ _ITEM_FIELDS = [
     ("content", pa.list_(_PART)),
 ]
 _ITEM = pa.struct(_ITEM_FIELDS)
-_NEGATIVE = pa.struct([("item", _ITEM), ("miner", pa.string()), ("rank", pa.int64()), ("score", pa.float64())])
+_NEGATIVE = pa.struct(
+    [
+        ("item", _ITEM),
+        ("miner", pa.string()),
+        ("rank", pa.int64()),
+        ("score", pa.float64()),
+        ("target_id", pa.string()),
+    ]
+)
 
 PAIR_SCHEMA = pa.schema(
     [

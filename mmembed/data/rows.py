@@ -1,7 +1,8 @@
 """A Pair as the plain values of a table row, and back.
 
-Fields: ``query`` (an item), ``positives`` (items), ``negatives`` (each ``{"item", "miner", "rank", "score"}``, or
-just an item), ``teacher_scores`` (of the positives, then the negatives), ``query_id``, ``target_ids``, ``class_id``.
+Fields: ``query`` (an item), ``positives`` (items), ``negatives`` (each ``{"item", "miner", "rank", "score",
+"target_id"}``, or just an item), ``teacher_scores`` (of the positives, then the negatives), ``query_id``,
+``target_ids``, ``class_id``.
 All but the first two may be left out; items are written as :mod:`mmembed.data.values` says.
 """
 
@@ -15,7 +16,7 @@ from mmembed.errors import InputError, nearest
 from mmembed.items import Item, Negative, Pair
 
 PAIR_FIELDS = ("query", "positives", "negatives", "teacher_scores", "query_id", "target_ids", "class_id")
-_NEGATIVE_FIELDS = ("item", "miner", "rank", "score")
+_NEGATIVE_FIELDS = ("item", "miner", "rank", "score", "target_id")
 
 
 def pair_of(record: Mapping[str, Any], root: MediaRoot) -> Pair:
@@ -105,13 +106,15 @@ def _negative_of(value: Any, root: MediaRoot, where: str) -> Negative:
         miner=string_of(value.get("miner", ""), f"{where}.miner"),
         rank=rank,
         score=None if score is None else _finite(score, f"{where}.score"),
+        target_id=string_of(value.get("target_id", ""), f"{where}.target_id"),
     )
 
 
 def _value_of_negative(negative: Negative, root: MediaRoot, where: str, full: bool) -> dict[str, Any]:
     score = None if negative.score is None else _finite(negative.score, f"{where}.score")
     item = value_of(negative.item, root, f"{where}.item", full=full)
-    value = {"item": item, "miner": negative.miner, "rank": negative.rank, "score": score}
+    told = {"miner": negative.miner, "rank": negative.rank, "score": score, "target_id": negative.target_id}
+    value = {"item": item, **told}
     return {name: inner for name, inner in value.items() if inner not in ("", None)}
 
 

@@ -15,12 +15,14 @@ class Negative:
         miner: what found it, e.g. ``bm25``; empty when given with the data.
         rank: its rank in the miner's list, the first is 1.
         score: the miner's score.
+        target_id: name of the target in its source.
     """
 
     item: Item
     miner: str = ""
     rank: int | None = None
     score: float | None = None
+    target_id: str = ""
 
 
 @dataclass(frozen=True)

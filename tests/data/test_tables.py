@@ -42,7 +42,7 @@ def varied_pairs(media):
             (
                 Negative(Item.of("no"), "bm25", 3, 12.5),
                 Negative(Item.of({"image": dog, "instruction": "Represent"})),
-                Negative(Item.of("never"), rank=1),
+                Negative(Item.of("never"), rank=1, target_id="t9"),
             ),
             (0.1, -2.0, 3.0, 1e-9, 4.0),
             query_id="q1",
@@ -229,6 +229,7 @@ def refuse(tmp_path: Path, row, message: str, suffix: str = "jsonl") -> None:
         ({"teacher_scores": [float("nan")]}, "teacher_scores[0]: expected a finite number, got nan"),
         ({"negatives": [{"item": "n", "ranks": 1}]}, "negatives[0].ranks: expected a known field"),
         ({"negatives": ["n", {"item": "n", "rank": 0}]}, "negatives[1].rank: expected a whole number from 1, got 0"),
+        ({"negatives": [{"item": "n", "target_id": 7}]}, "negatives[0].target_id: expected a string, got 7"),
         ({"negatives": [{"item": "n", "score": "high"}]}, "negatives[0].score: expected a finite number, got 'high'"),
     ],
 )
