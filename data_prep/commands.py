@@ -10,6 +10,8 @@ DEMO = "demo"
 """Folder of the demo's data, which a command of their own draws."""
 PSEUDO_WORDS = "pseudo_words"
 """Folder of pseudo-words and the pictures they were found for, which another command makes."""
+OWN_DATA = "own_data"
+"""Folder of tables and sets of one's own pictures, which another command makes."""
 
 
 def sets_by_source(names: Sequence[str]) -> Iterator[list[str]]:
@@ -42,7 +44,10 @@ def preparing(names: Sequence[str], data_root: Path) -> list[str]:
         if name.startswith(f"{PSEUDO_WORDS}/"):
             recipe = f"--config {name.partition('/')[2]}.yaml --pictures DIR --phrases FILE"
             lines.append(f"python scripts/make_pseudo_words.py {recipe} --data-root {root}")
-    made = (f"{DEMO}/", f"{PSEUDO_WORDS}/")
+    if any(name.startswith(f"{OWN_DATA}/") for name in names):
+        read = "--pictures DIR --csv FILE --picture-column NAME --text-column NAME"
+        lines.append(f"python data_prep/own_data.py {read} --output {root}")
+    made = (f"{DEMO}/", f"{PSEUDO_WORDS}/", f"{OWN_DATA}/")
     own = [name for name in names if name not in known and not name.startswith(made)]
     if own:
         lines.append(f"{', '.join(own)}: of no source; a table of your own is written as docs/data.md says")

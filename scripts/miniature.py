@@ -9,7 +9,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data_prep.commands import DEMO, PSEUDO_WORDS
+from data_prep.commands import DEMO, OWN_DATA, PSEUDO_WORDS
 from data_prep.engine.lock import locked
 from mmembed import __version__
 from mmembed.data.settings import Sampling
@@ -114,12 +114,16 @@ def prepare_data(recipe: Recipe, whole: Recipe, data_root: Path) -> None:
     # takes a second, which a recipe of one's own tables need not wait for
     from data_prep.demo import Sizes, make_demo
     from data_prep.miniatures.draw import prepare_miniature
+    from data_prep.own.miniature import draw_own_data
 
     # whole sources: their sets share archives
     for source in dict.fromkeys(name.partition("/")[0] for name in sets_of(recipe)):
         if source == DEMO:
             with locked(data_root / DEMO):
                 make_demo(data_root / DEMO, 0, Sizes(singles=100, pairs=200, clips=24, pages=24, tests=6))
+        elif source == OWN_DATA:
+            with locked(data_root / "own"):
+                draw_own_data(data_root)
         elif source != PSEUDO_WORDS:
             prepare_miniature(source, data_root)
     backbone: Any = whole.embedder.backbone
