@@ -58,7 +58,7 @@ def verify(options: argparse.Namespace, passed_on: Sequence[str]) -> int:
         return 0
     scores = read_scores(options.output, benchmark)
     compared = compare(scores, expected, benchmark, force=options.force)
-    means = compare_means(compared, expected, benchmark)
+    means = compare_means(scores, compared, expected, benchmark)
     console().print(comparison_table(scores, list(compared.values()), expected, benchmark, means=means))
     verdicts = [comparison.verdict for comparison in (*compared.values(), *means)]
     as_expected = "ok" in verdicts and set(verdicts) <= {"ok", "differs"}

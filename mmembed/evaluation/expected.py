@@ -67,8 +67,10 @@ class Expected:
     """Whose scores: a Hub id, or a run."""
     source: str
     """Paper and table, or file, and the date."""
-    scores: dict[str, ExpectedScore]
+    scores: dict[str, ExpectedScore] = field(default_factory=dict)
     """By the name of the task; a bare number is a score under the row's metric."""
+    means: dict[str, float] = field(default_factory=dict)
+    """Published means over a modality, a category or ``overall`` whose tasks' own scores are not published."""
     commit: str | None = None
     """The last commit of this repository at which they held; null where nobody has measured it."""
     tolerance: float = 0.02
@@ -81,6 +83,8 @@ class Expected:
     def __post_init__(self) -> None:
         for tolerance in (self.tolerance, *self.mean_tolerances.values()):
             _check_tolerance(tolerance)
+        for mean in self.means.values():
+            ExpectedScore(mean)
 
 
 @dataclass(frozen=True)
@@ -150,8 +154,9 @@ def find_entry(folder: Path, benchmark: Benchmark, name: str | None = None) -> E
         if score.prompts is not None:
             task, where = benchmark.tasks[key], f"{path}: entries.{name}.scores.{key}.prompts"
             _check_known([score.prompts], [task.prompts, *task.wordings], where, f"a version of the prompts of {key}")
-    where = f"{path}: entries.{name}.mean_tolerances"
-    _check_known(entry.mean_tolerances, benchmark.parts, where, f"a mean of {benchmark.name}")
+    for key in ("means", "mean_tolerances"):
+        where = f"{path}: entries.{name}.{key}"
+        _check_known(getattr(entry, key), benchmark.parts, where, f"a mean of {benchmark.name}")
     return entry
 
 
@@ -249,8 +254,8 @@ def _check_known(names: Iterable[str], known: Collection[str], where: str, what:
 
 
 def _read_entry(entry: Mapping[str, Any], where: str) -> Expected:
-    given = entry.get("scores")
-    if not isinstance(given, Mapping) or not given:
+    given = entry.get("scores", {} if entry.get("means") else None)
+    if not isinstance(given, Mapping) or not (given or entry.get("means")):
         raise InputError(
             f"{where}.scores", expected="a mapping of task to score", got=repr(given), remedy="write task: 0.582 lines"
         )

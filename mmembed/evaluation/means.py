@@ -63,22 +63,34 @@ def part_means(scores: Mapping[str, Any], benchmark: Benchmark, expected: Expect
     compared: dict[str, Comparison] = {}
     if expected is not None:
         theirs = means({name: score.score for name, score in expected.scores.items()}, benchmark)
-        compared = {c.task: c for c in compare_means(compare(scores, expected, benchmark), expected, benchmark)}
+        found = compare_means(scores, compare(scores, expected, benchmark), expected, benchmark)
+        compared = {mean.task: mean for mean in found}
     categories = {task.category for task in benchmark.tasks.values()}
     return [
-        PartMean(name, name in categories, mean, theirs[name].mean if theirs else None, compared.get(name))
+        PartMean(name, name in categories, mean, _published(name, theirs, expected), compared.get(name))
         for name, mean in ours.items()
     ]
 
 
-def compare_means(compared: Mapping[str, Comparison], expected: Expected, benchmark: Benchmark) -> list[Comparison]:
+def _published(name: str, theirs: Mapping[str, Mean], expected: Expected | None) -> float | None:
+    """The mean that follows from an entry's scores, else the one that it states."""
+    if expected is None:
+        return None
+    of_scores = theirs[name].mean
+    return expected.means.get(name) if of_scores is None else of_scores
+
+
+def compare_means(
+    scores: Mapping[str, Any], compared: Mapping[str, Comparison], expected: Expected, benchmark: Benchmark
+) -> list[Comparison]:
     """Our mean over each part beside the published one.
 
     Both are taken over the tasks of the part that are compared, so that like stands beside like; the ``metric`` says
-    over how many. A part of which the entry lacks a task has no published mean, and one of which a score of ours is
-    missing has no mean of ours. A benchmark of one part has nothing that its tasks do not say.
+    over how many. A part of which the entry lacks a task has the mean that the entry states, if it does, and one of
+    which a score of ours is missing has no mean of ours. A benchmark of one part has nothing that its tasks do not say.
 
     Args:
+        scores: the content of ``scores.json``.
         compared: what :func:`compare` gave.
         expected: the entry.
         benchmark: the parts.
@@ -88,6 +100,8 @@ def compare_means(compared: Mapping[str, Comparison], expected: Expected, benchm
     found = []
     for name, tasks in benchmark.parts.items():
         if not set(tasks) <= compared.keys():
+            if name in expected.means:
+                found.append(_stated(name, our_means(scores, benchmark)[name], expected))
             continue
         rows = [compared[task] for task in tasks]
         tolerance = expected.mean_tolerances.get(name, expected.tolerance)
@@ -106,6 +120,20 @@ def compare_means(compared: Mapping[str, Comparison], expected: Expected, benchm
             ours, theirs = (_mean(column) for column in zip(*both, strict=True))
             found.append(Comparison(name, words, ours, theirs, tolerance, verdict_of(ours, theirs, tolerance)))
     return found
+
+
+def _stated(name: str, ours: Mean, expected: Expected) -> Comparison:
+    """Our mean over a part beside one that the entry states and whose tasks it does not know."""
+    published, tolerance = expected.means[name], expected.mean_tolerances.get(name, expected.tolerance)
+    words = f"mean of {ours.total}"
+    if ours.kind:
+        why = "ours is a quick evaluation" if ours.kind == "quick" else "ours is a miniature"
+        return Comparison(name, words, None, published, tolerance, "other protocol", why)
+    if ours.mean is None:
+        why = f"{ours.total - ours.counted} of {ours.total} tasks are missing"
+        return Comparison(name, words, None, published, tolerance, "missing", why)
+    verdict = verdict_of(ours.mean, published, tolerance)
+    return Comparison(name, words, ours.mean, published, tolerance, verdict)
 
 
 def _mean(values: Sequence[float]) -> float:

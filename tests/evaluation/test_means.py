@@ -23,7 +23,7 @@ def expected(tolerances=None, **scores):
 
 def compared_means(ours, entry, force=False):
     content = drawn.scores(BENCHMARK, {name: drawn.row(score) for name, score in ours.items()})
-    found = compare_means(compare(content, entry, BENCHMARK, force=force), entry, BENCHMARK)
+    found = compare_means(content, compare(content, entry, BENCHMARK, force=force), entry, BENCHMARK)
     return {mean.task: mean for mean in found}
 
 
@@ -121,7 +121,7 @@ def test_a_benchmark_without_parts_has_no_means_to_compare():
     entry = expected(a=0.5)
     content = drawn.scores(plain, {"a": drawn.row(0.5)})
 
-    assert compare_means(compare(content, entry, plain), entry, plain) == []
+    assert compare_means(content, compare(content, entry, plain), entry, plain) == []
 
 
 @pytest.mark.parametrize(
@@ -143,3 +143,37 @@ def test_a_mean_counts_neither_samples_nor_parts_of_data(content, image):
 
     assert found["image"] == image
     assert (found["overall"]["mean"] is None) == (image["mean"] is None)
+
+
+def stated(**means):
+    return Expected("paper", "m", "a card", means=means, tolerance=0.02)
+
+
+def test_a_mean_whose_tasks_are_not_published_is_compared_over_all_of_ours():
+    ours = {"a": 0.2, "b": 0.4, "c": 0.6, "d": 0.5, "e": 0.1}
+
+    found = compared_means(ours, stated(image=0.41, overall=0.5))
+
+    assert (found["image"].verdict, found["image"].metric) == ("ok", "mean of 3")
+    assert found["image"].ours == pytest.approx(0.4)
+    assert found["overall"].verdict == "below"
+    assert set(found) == {"image", "overall"}
+
+
+def test_a_mean_that_is_stated_waits_for_every_task_of_ours_and_is_not_of_a_miniature():
+    entry, rows = stated(image=0.4), {name: drawn.row(0.4) for name in BENCHMARK.tasks}
+
+    some = compared_means({"a": 0.2, "b": 0.4}, entry)["image"]
+    content = drawn.scores(BENCHMARK, rows, miniature=True)
+    small = compare_means(content, compare(content, entry, BENCHMARK), entry, BENCHMARK)
+
+    assert (some.verdict, some.why, some.ours) == ("missing", "1 of 3 tasks are missing", None)
+    assert [(mean.verdict, mean.why) for mean in small] == [("other protocol", "ours is a miniature")]
+
+
+def test_a_mean_that_is_stated_stands_beside_ours():
+    content = drawn.scores(BENCHMARK, {name: drawn.row(0.4) for name in BENCHMARK.tasks})
+
+    found = {part.name: part.published for part in part_means(content, BENCHMARK, stated(image=0.4))}
+
+    assert found == {"image": 0.4, "QA": None, "CLS": None, "video": None, "overall": None}

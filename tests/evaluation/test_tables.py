@@ -203,7 +203,9 @@ def test_markdown_has_the_means_before_the_tasks():
 def test_the_comparison_has_the_means_below_and_each_reason_once():
     compared = compare(HALF, OLDER, PARTED)
 
-    table = comparison_table(HALF, list(compared.values()), OLDER, PARTED, means=compare_means(compared, OLDER, PARTED))
+    table = comparison_table(
+        HALF, list(compared.values()), OLDER, PARTED, means=compare_means(HALF, compared, OLDER, PARTED)
+    )
     lines = lines_of(table)
 
     image = next(line for line in lines if line.startswith(" image"))
@@ -228,7 +230,11 @@ def test_the_tables_of_seventy_eight_tasks_fit():
         table_text(scores, benchmark, expected=expected),
         means_table(scores, benchmark, expected=expected),
         comparison_table(
-            scores, list(compared.values()), expected, benchmark, means=compare_means(compared, expected, benchmark)
+            scores,
+            list(compared.values()),
+            expected,
+            benchmark,
+            means=compare_means(scores, compared, expected, benchmark),
         ),
     ]
 
