@@ -5,7 +5,7 @@ The uniform rule is the one of VLM2Vec-V2 (arXiv:2507.04590); the frame-rate rul
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from mmembed.errors import InputError, nearest
@@ -83,17 +83,21 @@ class FpsFrames(FrameSampling):
     """fewest frames taken, where the clip has as many"""
     max_frames: int = 64
     """most frames taken"""
+    multiple: int = 1
+    """the count is cut to a multiple of this, where the clip has as many: 2 is the rule of ``qwen-vl-utils``"""
 
     def __post_init__(self) -> None:
         if not 0 < self.fps < math.inf:
             raise InputError("media.sampling.fps", expected="more than 0", got=self.fps, remedy="2.0 is usual")
         _refuse_below(1, self.min_frames, "media.sampling.min_frames")
         _refuse_below(self.min_frames, self.max_frames, "media.sampling.max_frames")
+        _refuse_below(1, self.multiple, "media.sampling.multiple")
 
     def indices(self, total: int, fps: float) -> list[int]:
         """See :meth:`FrameSampling.indices`."""
         wanted = int(total / fps * self.fps)
         count = min(max(wanted, self.min_frames), self.max_frames, total)
+        count = count - count % self.multiple or count
         return [round(position) for position in _linspace(total, count)]
 
 
@@ -126,6 +130,26 @@ class AllFrames(FrameSampling):
 
 
 @dataclass(frozen=True)
+class Stills:
+    """What a clip counts as that is a folder or list of frames, which carry no clock."""
+
+    fps: float = 1.0
+    """frames a second"""
+    sampling: FrameSampling | None = None
+    """which of the frames are taken where the clip itself does not say; None is the rule of all clips"""
+    renumber: bool = False
+    """count those that are taken anew before their seconds are told, as code does that takes them first
+    (Qwen3-VL-Embedding)"""
+    multiple: int = 1
+    """the last frame is shown again, each time a frame later, until there are a multiple of so many (qwen-vl-utils)"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fps < math.inf:
+            raise InputError("media.stills.fps", expected="more than 0", got=self.fps, remedy="1.0 is usual")
+        _refuse_below(1, self.multiple, "media.stills.multiple")
+
+
+@dataclass(frozen=True)
 class MediaSettings:
     """How pictures, clips and pages become RGB pictures; part of what an embedding depends on."""
 
@@ -139,6 +163,8 @@ class MediaSettings:
     """library that decodes video; the three give equal frames for H.264 and VP9"""
     sampling: FrameSampling = UniformFrames()
     """which frames of a clip are taken where the clip itself does not say"""
+    stills: Stills = field(default_factory=Stills)
+    """what a folder or list of frames counts as"""
     broken_frames: BrokenFrames = "refuse"
     """what becomes of a frame of a folder or list that does not decode: ``refuse`` the clip, or ``drop`` the frame from
     those that were taken and log it, as the published evaluation of VLM2Vec does"""

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import PIL.Image
@@ -12,13 +12,10 @@ from mmembed.errors import MediaError
 from mmembed.items import Image, ImageSource, Video, frame_files
 from mmembed.media.images import open_image
 from mmembed.media.readers import READERS, VideoReader
-from mmembed.media.settings import FpsFrames, FrameSampling, MediaSettings, UniformFrames
+from mmembed.media.settings import FpsFrames, FrameSampling, MediaSettings, Stills, UniformFrames
 from mmembed.media.sources import existing_file, source_name
 
 logger = logging.getLogger(__name__)
-
-STILLS_FPS = 1.0
-"""Frames of a folder or list carry no clock; they count as one a second."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +55,9 @@ class Frames:
 class StillsReader:
     """A clip given as pictures, each decoded when asked for."""
 
-    fps = STILLS_FPS
-
     def __init__(self, pictures: Sequence[ImageSource], settings: MediaSettings) -> None:
         self._pictures, self._settings = pictures, settings
+        self.fps = settings.stills.fps
         self.num_frames = len(pictures)
 
     def frames(self, indices: Sequence[int]) -> list[PIL.Image.Image]:
@@ -74,7 +70,7 @@ def load_video(video: Video, settings: MediaSettings) -> Frames:
 
     The clip's own ``num_frames`` (uniform) or ``fps`` goes before ``settings.sampling``. Only frames on screen between
     ``start_s`` and ``end_s`` are sampled; an end after the clip's is the clip's. A folder (natural order) or list of
-    frames counts as one frame a second.
+    frames counts as ``settings.stills`` says.
 
     Raises:
         MediaError: the source is missing, empty or does not decode, or ``start_s`` lies outside the clip.
@@ -85,13 +81,29 @@ def load_video(video: Video, settings: MediaSettings) -> Frames:
         remedy = "download it again or leave the row out"
         raise MediaError(name, expected="at least one frame", got="0 frames", remedy=remedy)
     shown = _shown(video, reader, name)
-    picked = _sampling(video, settings).indices(len(shown), reader.fps)
+    picked = _sampling(video, settings, isinstance(reader, StillsReader)).indices(len(shown), reader.fps)
     indices = [shown[position] for position in picked]
     if settings.broken_frames == "drop" and isinstance(reader, StillsReader):
         pictures = _decodable(reader, indices, name)
     else:
         pictures = dict(zip(indices, reader.frames(indices), strict=True))
-    return Frames(tuple(pictures.values()), tuple(pictures), reader.fps, len(shown))
+    frames = Frames(tuple(pictures.values()), tuple(pictures), reader.fps, len(shown))
+    return _counted(frames, settings.stills) if isinstance(reader, StillsReader) else frames
+
+
+def _counted(frames: Frames, stills: Stills) -> Frames:
+    """Frames of a folder or list with the numbers that they are to have, the last as often as it is to be shown."""
+    pictures = frames.pictures
+    numbers = tuple(range(len(pictures))) if stills.renumber else frames.indices
+    again = range(1, -len(pictures) % stills.multiple + 1)
+    pictures += tuple(pictures[-1] for _ in again)
+    return replace(frames, pictures=pictures, indices=(*numbers, *(numbers[-1] + later for later in again)))
+
+
+def is_stills(video: Video) -> bool:
+    """Whether a clip is given as pictures, a list or a folder of them."""
+    source = video.source
+    return isinstance(source, tuple) or (not isinstance(source, bytes) and Path(source).is_dir())
 
 
 def _decodable(reader: StillsReader, indices: Sequence[int], name: str) -> dict[int, PIL.Image.Image]:
@@ -119,14 +131,14 @@ def _reader(video: Video, settings: MediaSettings, name: str) -> VideoReader:
     return READERS[settings.reader](existing_file(source), name)
 
 
-def _sampling(video: Video, settings: MediaSettings) -> FrameSampling:
+def _sampling(video: Video, settings: MediaSettings, of_stills: bool) -> FrameSampling:
     """The clip's own wish, else the settings' rule."""
     if video.num_frames is not None:
         return UniformFrames(video.num_frames)
     if video.fps is None:
-        return settings.sampling
+        return (settings.stills.sampling if of_stills else None) or settings.sampling
     bounds = settings.sampling if isinstance(settings.sampling, FpsFrames) else FpsFrames()
-    return FpsFrames(video.fps, bounds.min_frames, bounds.max_frames)
+    return replace(bounds, fps=video.fps)
 
 
 def _shown(video: Video, reader: VideoReader, name: str) -> range:

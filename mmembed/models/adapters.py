@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper, set_additional_trainable_modules
@@ -19,11 +18,15 @@ from torch import Tensor, nn
 
 from mmembed.errors import InputError
 from mmembed.models.checkpoint import ADAPTER_CONFIG, refuse_difference
-from mmembed.models.hub import in_words
+from mmembed.models.hub import find_file, in_words
+from mmembed.models.released import read_tensors
+from mmembed.models.repository import snapshot
 from mmembed.models.settings import Lora
 from mmembed.models.special_tokens import embedding_name
 
 WEIGHTS = "adapter_model.safetensors"
+TORCH_WEIGHTS = "adapter_model.bin"
+"""Where an adapter of older peft keeps them."""
 WRAPPER = "base_model.model."
 """What peft puts before the names of a model's modules."""
 
@@ -85,17 +88,15 @@ def load_adapter(
     with in_words(source, "an adapter, adapter_config.json and its weights, of this base", "check the path or Hub id"):
         directory = Path(source)
         if not directory.is_dir():
-            directory = Path(snapshot_download(source, revision=revision, allow_patterns=[ADAPTER_CONFIG, WEIGHTS]))
-        if not (directory / WEIGHTS).is_file():
-            is_run = (directory / "adapter" / WEIGHTS).is_file()
-            raise InputError(
-                directory,
-                expected=WEIGHTS,
-                got=sorted(p.name for p in directory.iterdir()),
-                remedy=f"name {directory / 'adapter'}" if is_run else "pickled adapters are refused",
-            )
+            if find_file(source, ADAPTER_CONFIG, {"revision": revision}) is None:
+                raise InputError(
+                    source, expected=f"an adapter, {ADAPTER_CONFIG} and its weights", got=f"no {ADAPTER_CONFIG}",
+                    remedy="check the name and its revision",
+                )  # fmt: skip
+            directory = snapshot(source, revision, [ADAPTER_CONFIG, WEIGHTS, TORCH_WEIGHTS])
+        file, weights = _read_weights(directory)
         config = PeftConfig.from_pretrained(str(directory))
-        state = {rename(key, renames): value for key, value in load_file(directory / WEIGHTS).items()}
+        state = {rename(key, renames): value for key, value in weights.items()}
         config.inference_mode = False
         if isinstance(config.target_modules, str):
             # a pattern of names that may be older than the module's
@@ -104,13 +105,27 @@ def load_adapter(
         _inject(config, model)
     expected: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
     refuse_difference(
-        directory / WEIGHTS,
+        file,
         state,
         expected,
         expected="exactly the weights its adapter_config.json names",
         remedy="check that base model and adapter belong together",
     )
     set_peft_model_state_dict(model, state)
+
+
+def _read_weights(directory: Path) -> tuple[Path, dict[str, Tensor]]:
+    """The file of an adapter's weights and what it holds: safetensors, or torch's own where there are none."""
+    if (directory / WEIGHTS).is_file():
+        return directory / WEIGHTS, load_file(directory / WEIGHTS)
+    file = directory / TORCH_WEIGHTS
+    if not file.is_file():
+        is_run = (directory / "adapter" / WEIGHTS).is_file()
+        raise InputError(
+            directory, expected=f"{WEIGHTS} or {TORCH_WEIGHTS}", got=sorted(p.name for p in directory.iterdir()),
+            remedy=f"name {directory / 'adapter'}" if is_run else "check the path or Hub id",
+        )  # fmt: skip
+    return file, read_tensors(file)
 
 
 def merge_adapter(model: Any) -> None:
@@ -126,14 +141,19 @@ def merge_adapter(model: Any) -> None:
             "merge_adapter", expected="a base in whole weights", got="a quantised one",
             remedy="open the adapter on the base without quantize",
         )  # fmt: skip
-    for name, layer in list(_adapted(model)):
-        if isinstance(layer, AuxiliaryTrainingWrapper):
-            whole = layer.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
-        else:
-            layer.merge(safe_merge=True)
-            whole = layer.get_base_layer()
-        model.set_submodule(name, whole)
+    for name, layer in list(adapted_layers(model)):
+        model.set_submodule(name, whole_layer(layer))
     del model.peft_config
+
+
+def whole_layer(layer: Any) -> nn.Module:
+    """The layer with its adapter folded in; ``layer`` itself is not to be used any more."""
+    if isinstance(layer, AuxiliaryTrainingWrapper):
+        whole: nn.Module = layer.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
+        return whole
+    layer.merge(safe_merge=True)
+    base: nn.Module = layer.get_base_layer()
+    return base
 
 
 def save_adapter(model: Any, directory: Path, base: str, head: str) -> None:
@@ -179,7 +199,7 @@ def _without_namesakes(model: nn.Module, name: str) -> Iterator[None]:
             setattr(model.get_submodule(parent), child, module)
 
 
-def _adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
+def adapted_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """The outermost of the layers that peft put in, by name."""
     last = None
     for name, module in model.named_modules():

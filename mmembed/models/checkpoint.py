@@ -15,7 +15,7 @@ from transformers.utils import logging as library_logging
 from mmembed.errors import InputError
 from mmembed.files import write_json
 from mmembed.models.families import Family
-from mmembed.models.hub import Where, find_file, in_words, read_json
+from mmembed.models.hub import Where, find_file, in_words, read_json, where_of
 from mmembed.models.released import folder_of_torch_files
 from mmembed.models.settings import DType
 
@@ -75,18 +75,24 @@ def open_checkpoint(
         InputError: nothing there, another family's model, files of weights that are missing or hold anything else, or
             missing or unexpected weights, which are listed; or what quantises is not installed.
     """
-    where: Where = {"revision": revision} if revision else {}
     how: dict[str, Any] = {}
     if quantize is not None:
         how["quantization_config"] = _quantization(quantize, dtype, family.tower)
     with in_words(path):
+        where = where_of(path, revision)
         _refuse_adapter(path, where)
         # before transformers reads it, which knows no model type of released code, or would ask to run that code
         named = read_json(path, "config.json", where).get("model_type")
         if named is not None:
             family.check(named, f"{path}: model_type")
+        names = dict(family.weight_names(named or ""))
         config = family.read_config(path, where)
         family.check(config.model_type, f"{path}: model_type")
+        # before the weights: what is left of an interrupted download lacks those, and is never opened without the rest
+        tokenizer = family.read_tokenizer(path, where)
+        if not tokenizer.chat_template:
+            tokenizer.chat_template = read_json(path, "chat_template.json", where).get("chat_template")
+        preprocessing = family.read_preprocessing(path, where)
         how |= {"dtype": getattr(torch, dtype), "attn_implementation": attention, "trust_remote_code": False}
         with quiet():
             if weights:
@@ -99,16 +105,15 @@ def open_checkpoint(
                     output_loading_info=True,
                     # a weight of another shape is reported here, and refused below by name
                     ignore_mismatched_sizes=True,
+                    key_mapping=names or None,
                     **how,
                     **(where if folder is None else {}),
                 )
             else:
                 model, info = _shapes(config, how), {}
-        tokenizer = family.read_tokenizer(path, where)
-        if not tokenizer.chat_template:
-            tokenizer.chat_template = read_json(path, "chat_template.json", where).get("chat_template")
-        preprocessing = read_json(path, "preprocessor_config.json", where)
-        preprocessing = preprocessing or read_json(path, "processor_config.json", where).get("image_processor", {})
+    if names and weights:
+        # the library would save the weights by their old names, beside a config that has the new ones
+        model._weight_conversions = None
     if weights:
         refuse_gaps(path, info, family.heads)
         if quantize is not None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mmembed.errors import InputError
-from mmembed.models.hub import in_words, read_json
+from mmembed.models.hub import in_words, read_json, where_of
 from mmembed.models.profiles import Released
 from mmembed.models.settings import EmbedderSettings
 
@@ -31,8 +31,8 @@ def refuse_contradictions(settings: EmbedderSettings, row: Released | None, mode
     backbone: Any = settings.backbone
     if not (Path(backbone.path).is_dir() or "/" in backbone.path):
         return
-    where = {"revision": backbone.revision} if backbone.revision else {}
     with in_words(backbone.path, "a directory or Hub id", "check the name"):
+        where = where_of(backbone.path, backbone.revision)
         said = read_json(backbone.path, "config.json", where).get("model_type")
         pooling = read_json(backbone.path, POOLING_FILE, where)
     if row is not None and said is not None and said != row.architecture:

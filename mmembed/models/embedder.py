@@ -20,7 +20,7 @@ from mmembed.models.features import SharedFeatures
 from mmembed.models.media_cache import MediaCache
 from mmembed.models.precision import whole_convolutions
 from mmembed.models.region_encoders.encoder import RegionEncoder, check_region_encoder
-from mmembed.models.resolve import Asked, resolve
+from mmembed.models.resolve import Asked, at_commits, resolve
 from mmembed.models.saved import (
     POOLER_FILE,
     REGIONS_FILE,
@@ -55,6 +55,7 @@ class Embedder(nn.Module):
         """
         super().__init__()
         check_types(settings)
+        settings = at_commits(settings)
         if settings.lora is not None and getattr(settings.backbone, "scratch", None) is not None:
             raise InputError("lora", expected="a checkpoint to adapt", got="a scratch model", remedy="train it whole")
         regions = None if settings.regions is None else settings.regions.preparer()
@@ -242,7 +243,8 @@ class Embedder(nn.Module):
             pooler_weights: file of the pooler's or composer's weights, e.g. a released ``SEARLE_ViT-B32.pt``; what the
                 settings name is used otherwise.
             regions: settings of the region encoder by name, e.g. ``{"checkpoint": "sam2.1_hiera_base_plus.pt"}``.
-            overrides: settings of the backbone by name, e.g. ``dtype="bfloat16"``, ``max_pixels=...``.
+            overrides: settings of the backbone by name, e.g. ``dtype="bfloat16"``, ``max_pixels=...``; ``revision`` is
+                a branch, tag or commit of the Hub repository, and the settings then name the commit that was opened.
 
         Raises:
             InputError: neither ``embedder.yaml`` nor a profile, a profile that the checkpoint contradicts, an unknown

@@ -1,13 +1,13 @@
 """What the shared code must know of a family of checkpoints."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import AutoConfig
 
 from mmembed.errors import InputError, nearest
-from mmembed.models.hub import Where, read_tokenizer
+from mmembed.models.hub import Where, read_json, read_tokenizer
 from mmembed.models.settings import Scratch
 
 
@@ -25,6 +25,7 @@ class ScratchFamily:
         bos_token: one of the special tokens, put before every text; None for none.
         adds_bos: whether the tokenizer itself puts it there, or whoever writes the prompt.
         closing_token: one of the special tokens, put behind every text by the tokenizer; None for none.
+        other_templates: Jinja by model type, for those of the family that write a chat otherwise.
         settle: what to do to fresh weights, e.g. to gates that the library leaves shut.
     """
 
@@ -37,6 +38,7 @@ class ScratchFamily:
     bos_token: str | None = None
     adds_bos: bool = True
     closing_token: str | None = None
+    other_templates: Mapping[str, str] = field(default_factory=dict)
     settle: Callable[[Any], None] | None = None
 
 
@@ -69,6 +71,15 @@ class Family:
     def read_tokenizer(self, path: str, where: Where) -> Any:
         """The checkpoint's tokenizer."""
         return read_tokenizer(path, where)
+
+    def read_preprocessing(self, path: str, where: Where) -> dict[str, Any]:
+        """What the checkpoint says of pictures, as its ``preprocessor_config.json`` does."""
+        facts = read_json(path, "preprocessor_config.json", where)
+        return facts or dict(read_json(path, "processor_config.json", where).get("image_processor", {}))
+
+    def weight_names(self, architecture: str) -> Mapping[str, str]:
+        """Patterns of names of weights in checkpoints of a released model type, and what the library calls them."""
+        return {}
 
     def trim(self, model: Any) -> None:
         """Take off a fresh or opened model what no embedding depends on, before any adapter is put in."""

@@ -8,20 +8,34 @@ from typing import Any, TypeAlias
 
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
-from transformers.utils import cached_file
 
 from mmembed.errors import InputError
+from mmembed.models.repository import fetched, pinned
 
 Where: TypeAlias = dict[str, Any]
 """Which revision of a Hub repository, as keyword arguments; empty for a directory or the main branch."""
 
+_BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 _SAID_BESIDE = ("LlamaTokenizer", "GemmaTokenizer")
 
 
+def where_of(path: str, revision: str | None) -> Where:
+    """The commit that is opened of a Hub repository, see :func:`mmembed.models.repository.pinned`."""
+    commit = pinned(path, revision)
+    return {"revision": commit} if commit else {}
+
+
 def find_file(path: str, name: str, where: Where) -> Path | None:
-    """A file of a checkpoint on this machine, downloaded if need be; None where it has none of that name."""
-    found = cached_file(path, name, _raise_exceptions_for_missing_entries=False, **where)
-    return Path(found) if found else None
+    """A file of a checkpoint on this machine, downloaded if need be; None where it has none of that name.
+
+    Raises:
+        InputError: a Hub repository that cannot be read.
+        FileNotFoundError: neither a directory nor a name of the Hub; see :func:`in_words`.
+    """
+    if not Path(path).exists():
+        return fetched(path, name, where.get("revision"))
+    file = Path(path) / name
+    return file if file.is_file() else None
 
 
 def read_json(path: str, name: str, where: Where) -> dict[str, Any]:
@@ -43,9 +57,13 @@ def read_tokenizer(path: str, where: Where) -> Any:
     classes that read it there (E5-Mistral ends its texts so); for all others it is part of what is written, and their
     ``add_bos_token: false`` must not undo it (Qwen3-Embedding).
     """
-    if find_file(path, "tokenizer.json", where) is None:
+    file = find_file(path, "tokenizer.json", where)
+    if file is None:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False, **where)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(path, **where)
+    for name in _BESIDE:
+        find_file(path, name, where)
+    # from where it lies: by its name the library would ask the Hub for the list of its files, each time
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(file.parent))
     said = read_json(path, "tokenizer_config.json", where)
     if str(said.get("tokenizer_class")).removesuffix("Fast") in _SAID_BESIDE:
         tokenizer.add_bos_token = said.get("add_bos_token", True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmembed.errors import InputError
 from mmembed.items import Item, Media
+from mmembed.models.layouts import laid_out
 from mmembed.models.media_preprocess import MediaPreprocessor, Prepared
 from mmembed.models.positions import Run, sequential_positions
 from mmembed.models.prompts import Kind, Segment, render
@@ -67,8 +68,8 @@ class LanguagePreprocessor(MediaPreprocessor):
         leading = sum(slot.tokens for slot in slots) if self.regions is not None and self.regions.leads else 0
         behind = {} if leading else _tokens_by_medium(slots)
         segments = render(
-            item, self.prompt, [p.words for p in prepared], self._apply_template, told, self.words.values(),
-            self.image_word, [self.free_word if i in behind else "" for i in range(len(prepared))],
+            laid_out(item, self.prompt, side), self.prompt, [p.words for p in prepared], self._apply_template, told,
+            self.placeholders, self.image_word, [self.free_word if i in behind else "" for i in range(len(prepared))],
         )  # fmt: skip
         ids, kinds, runs = self._cut(*self._place(segments, prepared, behind), leading)
         positions = self.positions(runs)
@@ -80,6 +81,11 @@ class LanguagePreprocessor(MediaPreprocessor):
             side=side,
             regions=tuple(slots),
         )
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """What a chat template writes where a medium stands, longer strings before those that they hold."""
+        return tuple(self.words.values())
 
     @property
     def image_word(self) -> str:

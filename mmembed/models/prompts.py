@@ -7,6 +7,7 @@ where it stands and never by what it looks like.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -14,7 +15,7 @@ from typing import Any
 
 from mmembed.errors import InputError
 from mmembed.items import Item, Part, Video, pieces_of
-from mmembed.models.settings import ChatPrompt, PromptStyle, RawPrompt
+from mmembed.models.settings import ChatPrompt, LaidOutPrompt, PromptStyle, RawPrompt
 
 # private-use characters, which no tokenizer's template contains; user text never passes through the template
 _OPEN, _CLOSE = "\ue000", "\ue001"
@@ -58,7 +59,7 @@ def render(
 
     Args:
         item: what to write.
-        style: raw or chat.
+        style: raw, chat, or by layouts, see :func:`mmembed.models.layouts.laid_out`.
         medium_words: for each medium of the item, in order, the text that stands for it.
         apply_template: the tokenizer's chat template: messages and whether to open the assistant's turn -> text.
         region_words: for each medium, in order, words that point into it and stand right behind it; empty for none.
@@ -74,6 +75,10 @@ def render(
     parts = _parts(item, medium_words, region_words or none, free_words or none)
     if isinstance(style, RawPrompt):
         segments = _raw(item, style, parts, image_word)
+    elif isinstance(style, LaidOutPrompt):
+        if item.layout is None:
+            raise ValueError("an item gets its layout from mmembed.models.layouts first")
+        segments = _laid_out(item.layout, parts, item.instruction or "", Segment(image_word, Kind.TEXT))
     elif isinstance(style, ChatPrompt):
         if apply_template is None:
             raise ValueError("the chat style needs the tokenizer's template")
@@ -86,8 +91,8 @@ def render(
         for s in segments
     )  # fmt: skip
     segments = [piece for pieces in written for piece in pieces]
-    suffix = getattr(style, "suffix", "")
-    return [s for s in [*segments, Segment(suffix, Kind.TEMPLATE)] if s.text]
+    prefix, suffix = getattr(style, "prefix", ""), getattr(style, "suffix", "")
+    return [s for s in [Segment(prefix, Kind.TEMPLATE), *segments, Segment(suffix, Kind.TEMPLATE)] if s.text]
 
 
 def medium_kind(part: Part) -> Kind:
@@ -95,9 +100,9 @@ def medium_kind(part: Part) -> Kind:
     return Kind.VIDEO if isinstance(part, Video) else Kind.IMAGE
 
 
-def _phrase(item: Item, style: RawPrompt | ChatPrompt) -> tuple[str, str]:
+def _phrase(item: Item, style: RawPrompt | ChatPrompt | LaidOutPrompt) -> tuple[str, str]:
     """The words before and behind the text of an item."""
-    if item.verbatim or item.layout is not None:
+    if item.verbatim or item.layout is not None or isinstance(style, LaidOutPrompt):
         return "", ""
     before, _, after = getattr(style.phrases, "both" if item.media else "text").partition("{text}")
     return before, after
@@ -132,10 +137,13 @@ def _raw(item: Item, style: RawPrompt, parts: list[Segment], image_word: str) ->
     texts = [s for s in parts if s.kind is Kind.TEXT]
     # an empty instruction still brings its separator: the published strings have it
     pieces = [*media, *instruction, *texts]
+    behind_media = separator if style.media_separator is None else Segment(style.media_separator, Kind.TEMPLATE)
     written: list[Segment] = []
-    for piece in pieces:
+    for number, piece in enumerate(pieces):
         # tokens kept free for a region belong to their picture
-        written += [separator, piece] if written and piece.free_for is None else [piece]
+        is_joined = bool(written) and piece.free_for is None
+        between = behind_media if number <= len(media) else separator
+        written += [between, piece] if is_joined else [piece]
     return written
 
 
@@ -158,6 +166,14 @@ def _laid_out(layout: str, parts: Sequence[Segment], instruction: str, image_wor
         before = words.removesuffix(" ") if slot == "text" and not filled[slot] else words
         segments += [Segment(before, Kind.TEMPLATE), *filled[slot]]
     return segments
+
+
+def _punctuated(instruction: str) -> str | None:
+    """Without spaces around, and with punctuation at its end, as Unicode knows it; None where nothing is left."""
+    words = instruction.strip()
+    if not words:
+        return None
+    return words if unicodedata.category(words[-1]).startswith("P") else f"{words}."
 
 
 class _Chat:
@@ -202,14 +218,20 @@ class _Chat:
         return turns
 
     def _instruction(self) -> list[Segment]:
-        if self.item.instruction is None:
+        instruction = self.item.instruction
+        if instruction is not None and self.style.punctuate:
+            instruction = _punctuated(instruction)
+        if instruction is None:
+            instruction = self.style.default_instruction
+        if instruction is None:
             return []
         before, after = self.style.instruction_markers
-        return [Segment(before + self.item.instruction + after, Kind.INSTRUCTION)]
+        return [Segment(before + instruction + after, Kind.INSTRUCTION)]
 
     def _holds(self) -> str:
         """The field of Request that speaks of this item."""
-        has_text = self.item.instruction is not None or any(part.kind is Kind.TEXT for part in self.parts)
+        is_told = self.style.instruction_role == "text" and self.item.instruction is not None
+        has_text = is_told or any(part.kind is Kind.TEXT for part in self.parts)
         if not self.item.media:
             return "text"
         return "both" if has_text else "media"

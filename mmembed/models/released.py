@@ -10,6 +10,9 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGH
 from mmembed.errors import InputError
 from mmembed.models.hub import Where, find_file, in_words, read_json
 
+_BY_NAME = "weights by their names and nothing else"
+_AGAIN = "download it again, or save it as safetensors"
+
 
 def read_torch_file(path: str | Path, expected: str, remedy: str, *, device: str = "cpu") -> Any:
     """What a ``.pt``, ``.pth`` or ``.bin`` file holds.
@@ -34,6 +37,25 @@ def read_torch_file(path: str | Path, expected: str, remedy: str, *, device: str
                 path, expected=expected, got="no whole file of torch's, or objects besides tensors and plain values",
                 remedy=remedy,
             ) from error  # fmt: skip
+
+
+def read_tensors(file: Path, *, device: str = "cpu") -> dict[str, Tensor]:
+    """The tensors, by their names, that a file of torch's holds.
+
+    Args:
+        file: to read.
+        device: where they go; ``meta`` for their shapes alone.
+
+    Raises:
+        InputError: it cannot be read, or holds anything else.
+    """
+    values = read_torch_file(file, _BY_NAME, _AGAIN, device=device)
+    if not isinstance(values, dict):
+        raise InputError(file, expected=_BY_NAME, got=type(values).__name__, remedy=_AGAIN)
+    others = [str(key) for key, value in values.items() if not isinstance(value, Tensor)]
+    if others:
+        raise InputError(file, expected=_BY_NAME, got=f"others: {', '.join(others[:8])}", remedy=_AGAIN)
+    return values
 
 
 def folder_of_torch_files(path: str, where: Where) -> Path | None:
@@ -62,13 +84,7 @@ def folder_of_torch_files(path: str, where: Where) -> Path | None:
 def _tensors_alone(path: str, name: str, where: Where) -> Path:
     """A file of a checkpoint, once it is known to hold tensors by their names."""
     file = find_file(path, name, where)
-    expected, remedy = "weights by their names and nothing else", "download it again, or save it as safetensors"
     if file is None:
-        raise InputError(f"{path}: {name}", expected=expected, got="no such file", remedy=remedy)
-    values = read_torch_file(file, expected, remedy, device="meta")
-    if not isinstance(values, dict):
-        raise InputError(file, expected=expected, got=type(values).__name__, remedy=remedy)
-    others = [str(key) for key, value in values.items() if not isinstance(value, Tensor)]
-    if others:
-        raise InputError(file, expected=expected, got=f"others: {', '.join(others[:8])}", remedy=remedy)
+        raise InputError(f"{path}: {name}", expected=_BY_NAME, got="no such file", remedy=_AGAIN)
+    read_tensors(file, device="meta")
     return file

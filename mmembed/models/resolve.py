@@ -9,6 +9,7 @@ from mmembed.errors import InputError
 from mmembed.models.contradictions import refuse_contradictions
 from mmembed.models.hub import find_file, in_words, read_json
 from mmembed.models.profiles import Released, load_profile, load_released, released_names
+from mmembed.models.repository import pinned
 from mmembed.models.saved import (
     SETTINGS_FILE,
     beside,
@@ -25,6 +26,9 @@ WHOLE_WEIGHTS = (
     *("model.safetensors", "model.safetensors.index.json"),
     *("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
+
+_PLACES = {"path": "revision", "adapter": "adapter_revision", "checkpoint": "revision", "sam": "sam_revision"}
+"""Fields that may name a Hub repository, of a backbone or region encoder, and those that name its commit."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,33 @@ def resolve(asked: Asked) -> EmbedderSettings:
             unknown override.
     """
     if _brings_settings(asked):
+        asked = _at_one_commit(asked)
         values = saved_settings(asked.model, asked.revision)
-        settings = read_settings(EmbedderSettings, values, where=f"{asked.model}: {SETTINGS_FILE}")
-        settings = _saved_places(override(settings, asked.overrides or {}, asked.regions), asked)
+        saved = read_settings(EmbedderSettings, values, where=f"{asked.model}: {SETTINGS_FILE}")
+        settings = _saved_places(override(saved, asked.overrides or {}, asked.regions), saved, asked)
     else:
         row, settings = _published(asked)
         settings = _published_places(override(settings, asked.overrides or {}, asked.regions), row, asked)
         refuse_contradictions(settings, row, asked.model, asked.profile)
     return _with_files(settings, asked)
+
+
+def at_commits(settings: EmbedderSettings) -> EmbedderSettings:
+    """The settings with the commits that its Hub repositories are opened at; they are saved and recorded so.
+
+    Raises:
+        InputError: a repository that cannot be read; see :func:`mmembed.models.repository.commit_of`.
+    """
+    parts = {"backbone": settings.backbone, "regions": settings.regions}
+    return replace(settings, **{name: _part_at_commits(part) for name, part in parts.items()})
+
+
+def _part_at_commits(part: Any) -> Any:
+    if getattr(part, "scratch", None) is not None:
+        return part
+    named = [(field, of) for field, of in _PLACES.items() if getattr(part, field, None) and hasattr(part, of)]
+    commits = {of: pinned(getattr(part, field), getattr(part, of)) for field, of in named}
+    return replace(part, **commits) if commits else part
 
 
 def _brings_settings(asked: Asked) -> bool:
@@ -83,9 +106,19 @@ def _published(asked: Asked) -> tuple[Released | None, EmbedderSettings]:
     return row, settings
 
 
-def _saved_places(settings: EmbedderSettings, asked: Asked) -> EmbedderSettings:
+def _at_one_commit(asked: Asked) -> Asked:
+    """The same with the commit of the Hub repository, so that settings, weights and parts beside belong together."""
+    commit = pinned(asked.model, asked.revision)
+    return asked if commit is None else replace(asked, overrides={**(asked.overrides or {}), "revision": commit})
+
+
+def _saved_places(settings: EmbedderSettings, saved: EmbedderSettings, asked: Asked) -> EmbedderSettings:
     backbone: Any = settings.backbone
     places = {"path": asked.model if backbone.path in (None, ".") else backbone.path}
+    if places["path"] != asked.model and not Path(asked.model).exists():
+        # the revision that was asked for is the adapter's, in its repository
+        of_base: Any = saved.backbone
+        places["revision"] = of_base.revision
     if asked.adapter is not None:
         places["adapter"] = asked.adapter
     elif backbone.adapter is not None and backbone.adapter.startswith("./"):
@@ -98,6 +131,8 @@ def _published_places(settings: EmbedderSettings, row: Released | None, asked: A
     backbone: Any = settings.backbone
     at = Path(asked.model).exists()
     revision = asked.revision or (None if at or row is None else row.revision)
+    if asked.adapter is None:
+        revision = pinned(asked.model, revision)
     if asked.adapter is not None:
         of_row = None if row is None or Path(asked.adapter).exists() else row.revision
         places = {"path": asked.model, "revision": asked.revision, "adapter": asked.adapter, "adapter_revision": of_row}
@@ -119,7 +154,9 @@ def _base_of_adapter(asked: Asked, row: Released | None, revision: str | None) -
     where = {"revision": revision} if revision else {}
     with in_words(asked.model, "a directory or Hub id", "check the name"):
         said = read_json(asked.model, ADAPTER_CONFIG, where)
-        is_whole = not said or any(find_file(asked.model, name, where) for name in WHOLE_WEIGHTS)
+        # of weights both whole and as an adapter, the row's kind is opened; without a row the whole ones
+        is_adapter = bool(said) and row is not None and row.base is not None
+        is_whole = not said or (not is_adapter and any(find_file(asked.model, name, where) for name in WHOLE_WEIGHTS))
     if row is not None and is_whole != (row.base is None):
         raise InputError(
             asked.model, expected="whole weights" if row.base is None else f"an adapter of {row.base}",

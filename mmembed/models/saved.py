@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from mmembed.models.checkpoint import refuse_difference
 from mmembed.models.hub import find_file, in_words
 from mmembed.models.profiles import profile_names
 from mmembed.models.released import read_torch_file
+from mmembed.models.repository import snapshot
 from mmembed.models.settings import EmbedderSettings
 from mmembed.settings import dump_settings, load_yaml, read_settings
 
@@ -113,18 +113,12 @@ def saved_settings(model: str, revision: str | None = None) -> dict[str, Any]:
         InputError: nothing there, or no such file in it.
     """
     path = Path(beside(model, SETTINGS_FILE, revision))
-    if not path.is_file() and not Path(model).exists():
-        raise InputError(
-            model, expected=f"a directory, or a Hub repository with {SETTINGS_FILE} that can be reached",
-            got="no such directory, and nothing of that name on the Hub or in its cache",
-            remedy=f"check name and network; a released checkpoint needs a profile ({', '.join(profile_names())})",
-        )  # fmt: skip
     if not path.is_file():
         raise InputError(
             model, expected=f"{SETTINGS_FILE} beside the weights", got="none",
             remedy=f"name a profile: profile='...' ({', '.join(profile_names())})",
         )  # fmt: skip
-    return dict(load_yaml(path))
+    return dict(load_yaml(path) or {})
 
 
 def beside(model: str, name: str, revision: str | None = None) -> str:
@@ -136,12 +130,21 @@ def beside(model: str, name: str, revision: str | None = None) -> str:
 
 
 def folder_beside(model: str, name: str, revision: str | None = None) -> str:
-    """The path of a folder of a directory or Hub repository."""
-    root = Path(model)
-    if not root.exists():
-        with in_words(model, *_ADDRESS):
-            root = Path(snapshot_download(model, revision=revision, allow_patterns=[f"{name}/*"]))
-    return str(root / name)
+    """The path of a folder of a directory or Hub repository.
+
+    Raises:
+        InputError: the Hub repository has none of that name.
+    """
+    if Path(model).exists():
+        return str(Path(model) / name)
+    with in_words(model, *_ADDRESS):
+        folder = snapshot(model, revision, [f"{name}/*"]) / name
+    if not folder.is_dir():
+        raise InputError(
+            model, expected=f"a folder {name}, which its {SETTINGS_FILE} names", got="none in this revision",
+            remedy="save and push the model again",
+        )  # fmt: skip
+    return str(folder)
 
 
 def weights_of(part: nn.Module) -> dict[str, Tensor]:

@@ -40,6 +40,7 @@ def make_scratch(
         InputError: a field that the architecture's config does not have, with the nearest; or sizes it does not take.
     """
     tokenizer = train_tokenizer(texts, scratch.vocab_size, family)
+    tokenizer.chat_template = family.other_templates.get(scratch.architecture or "", tokenizer.chat_template)
     remedy = "leave text and vision out for the small default"
     with torch.random.fork_rng(), in_words("backbone.scratch", "sizes that the architecture takes", remedy, _ODD):
         config = family.config(scratch, tokenizer)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmembed.errors import InputError
-from mmembed.media.settings import AllFrames, FpsFrames, MediaSettings, SegmentMiddles, UniformFrames
+from mmembed.media.settings import AllFrames, FpsFrames, MediaSettings, SegmentMiddles, Stills, UniformFrames
 
 totals, counts = st.integers(1, 5000), st.integers(1, 200)
 
@@ -50,6 +50,14 @@ def test_fps_frames_follow_the_duration_within_their_bounds():
     assert counted == [3, 4, 8, 10]
 
 
+def test_fps_frames_may_be_cut_to_a_multiple_where_the_clip_has_as_many():
+    sampling = FpsFrames(fps=1.0, min_frames=4, max_frames=64, multiple=2)
+
+    counted = [len(sampling.indices(total, fps=10.0)) for total in (1, 2, 3, 4, 57, 79, 5000)]
+
+    assert counted == [1, 2, 2, 4, 4, 6, 64]
+
+
 def test_segment_middles_stand_in_the_middle_of_equal_segments():
     assert SegmentMiddles(4).indices(40, fps=25.0) == [5, 15, 25, 35]
     assert SegmentMiddles(1).indices(9, fps=25.0) == [4]
@@ -77,6 +85,9 @@ def test_every_rule_gives_ascending_distinct_frames_of_the_clip(total, wanted, f
         (lambda: SegmentMiddles(-2), r"media\.sampling\.num_frames: expected at least 1, got -2"),
         (lambda: FpsFrames(fps=0.0), r"media\.sampling\.fps: expected more than 0, got 0\.0"),
         (lambda: FpsFrames(fps=float("nan")), r"media\.sampling\.fps: expected more than 0, got nan"),
+        (lambda: FpsFrames(multiple=0), r"media\.sampling\.multiple: expected at least 1, got 0"),
+        (lambda: Stills(fps=0.0), r"media\.stills\.fps: expected more than 0, got 0\.0"),
+        (lambda: Stills(multiple=0), r"media\.stills\.multiple: expected at least 1, got 0"),
         (lambda: FpsFrames(min_frames=0), r"media\.sampling\.min_frames: expected at least 1, got 0"),
         (lambda: FpsFrames(min_frames=9, max_frames=8), r"media\.sampling\.max_frames: expected at least 9, got 8"),
         (lambda: MediaSettings(alpha="wite"), r"media\.alpha: .*drop, white, got 'wite'; did you mean 'white'"),

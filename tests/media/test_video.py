@@ -7,8 +7,8 @@ import pytest
 
 from mmembed.errors import MediaError
 from mmembed.items import Video, frame_files
-from mmembed.media.settings import AllFrames, FpsFrames, MediaSettings, SegmentMiddles
-from mmembed.media.video import load_video
+from mmembed.media.settings import AllFrames, FpsFrames, MediaSettings, SegmentMiddles, Stills, UniformFrames
+from mmembed.media.video import is_stills, load_video
 
 FPS = 10
 NUM_FRAMES = 30
@@ -108,6 +108,31 @@ def test_a_list_of_frames_keeps_its_order(folder):
     sources = (folder / "frame_10.png", (folder / "frame_2.png").read_bytes(), PIL.Image.new("L", (8, 8), 7))
 
     assert levels(load_video(Video(sources), DEFAULT)) == [100, 20, 7]
+
+
+def test_stills_may_have_a_clock_and_a_rule_of_their_own(clip, folder):
+    stills = Stills(fps=2.0, sampling=UniformFrames(5), renumber=True, multiple=2)
+    settings = MediaSettings(sampling=AllFrames(), stills=stills)
+
+    frames = load_video(Video(folder), settings)
+
+    assert levels(frames) == [10, 30, 60, 90, 120, 120]
+    assert frames.timestamps_s == (0, 0.5, 1.0, 1.5, 2.0, 2.5)
+    assert load_video(Video(folder, num_frames=2), settings).indices == (0, 1)
+    assert load_video(Video(clip), settings).indices == tuple(range(30))
+
+
+def test_stills_keep_their_numbers_unless_they_are_counted_anew(folder):
+    settings = MediaSettings(stills=Stills(sampling=UniformFrames(3), multiple=2))
+
+    assert load_video(Video(folder), settings).indices == (0, 5, 11, 12)
+
+
+def test_a_list_or_folder_of_frames_is_stills(clip, folder):
+    of_pictures = (Video(folder), Video(str(folder)), Video((folder / "frame_1.png",)))
+
+    assert all(is_stills(video) for video in of_pictures)
+    assert not any(is_stills(video) for video in (Video(clip), Video(clip.read_bytes())))
 
 
 def test_a_missing_video_is_named_with_a_remedy(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -127,10 +128,28 @@ def test_an_adapter_with_a_missing_and_an_unexpected_weight_is_refused_by_name(p
     assert f"1 unexpected: {unexpected}" in error.value.got
 
 
-def test_a_pickled_adapter_is_refused(published_adapter, fresh_golden):
-    (published_adapter / "adapter_model.safetensors").rename(published_adapter / "adapter_model.bin")
+def test_an_adapter_in_torchs_own_file_is_read_as_the_same_in_safetensors(published_adapter, fresh_golden):
+    items = ["a red circle", "blue"]
+    as_published = fresh_golden("qwen2_vl", adapter=str(published_adapter)).encode(items)
+    weights = load_file(published_adapter / "adapter_model.safetensors")
+    (published_adapter / "adapter_model.safetensors").unlink()
+    torch.save(weights, published_adapter / "adapter_model.bin")
 
-    with pytest.raises(InputError, match=r"expected adapter_model\.safetensors.*adapter_model\.bin.*pickled"):
+    assert torch.equal(fresh_golden("qwen2_vl", adapter=str(published_adapter)).encode(items), as_published)
+
+
+def test_a_pickled_adapter_that_holds_objects_is_refused(published_adapter, fresh_golden):
+    (published_adapter / "adapter_model.safetensors").unlink()
+    torch.save({"lora_A": torch.zeros(2), "run": Path("me")}, published_adapter / "adapter_model.bin")
+
+    with pytest.raises(InputError, match="expected weights by their names and nothing else, got no whole file"):
+        fresh_golden("qwen2_vl", adapter=str(published_adapter))
+
+
+def test_a_folder_without_an_adapters_weights_is_refused(published_adapter, fresh_golden):
+    (published_adapter / "adapter_model.safetensors").unlink()
+
+    with pytest.raises(InputError, match=r"expected adapter_model\.safetensors or adapter_model\.bin, got .*config"):
         fresh_golden("qwen2_vl", adapter=str(published_adapter))
 
 

@@ -10,6 +10,7 @@ from mmembed.models.prompts import Kind
 from mmembed.models.settings import (
     BackboneSettings,
     ChatPrompt,
+    Clips,
     EmbedderSettings,
     LastToken,
     MeanToken,
@@ -29,16 +30,27 @@ def test_every_profile_reads_as_settings():
 
     families = {name: type(settings.backbone).__name__ for name, settings in read.items()}
     assert families == {
-        **dict.fromkeys(("chat", "gme", "lamra", "u_marvel", "virtue", "vlm2vec", "vlm2vec_v1"), "QwenVL"),
-        **dict.fromkeys(("e5_v", "instructcir", "vlm2vec_llava_next"), "Llava"),
-        **dict.fromkeys(("clip", "lincir", "pic2word", "searle"), "DualEncoder"),
+        **dict.fromkeys(("chat", "gme", "lamra", "lamra_ret", "u_marvel", "unime_v2", "virtue"), "QwenVL"),
+        **dict.fromkeys(("ops_mm", "qwen3_vl_embedding", "vlm2vec", "vlm2vec_v1"), "QwenVL"),
+        **dict.fromkeys(
+            ("bge_vl_mllm", "e5_v", "instructcir", "llave", "unime_onevision", "vlm2vec_llava_next"), "Llava"
+        ),
+        **dict.fromkeys(("unime_llava_next", "unime_v2_onevision"), "Llava"),
+        **dict.fromkeys(("bge_vl", "clip", "lincir", "pic2word", "searle"), "DualEncoder"),
         "mme5": "Mllama",
-        "vlm2vec_phi3_v": "Phi3V",
+        **dict.fromkeys(("unime_phi3_v", "vlm2vec_phi3_v"), "Phi3V"),
     }
     assert isinstance(read["chat"].prompt, ChatPrompt)
     assert isinstance(read["vlm2vec"].prompt, RawPrompt)
     assert read["vlm2vec"].backbone.positions == "sequential"
     assert read["vlm2vec"].backbone.media.sampling.num_frames == 8
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_survives_an_embedder_yaml(name):
+    settings = load_profile(name).embedder
+
+    assert read_settings(EmbedderSettings, parse_yaml(dump_yaml(settings), "embedder.yaml")) == settings
 
 
 def test_an_unknown_profile_is_refused_with_the_nearest_name():
@@ -49,6 +61,11 @@ def test_an_unknown_profile_is_refused_with_the_nearest_name():
 def test_pixel_bounds_out_of_order_are_refused():
     with pytest.raises(InputError, match="max_pixels: expected at least min_pixels 10, got 9; raise it"):
         QwenVL(path="x", min_pixels=10, max_pixels=9)
+
+
+def test_pixel_bounds_of_clips_are_checked_with_those_of_pictures():
+    with pytest.raises(InputError, match="max_pixels: expected at least min_pixels 4000000, got 1003520; raise it"):
+        QwenVL(path="x", clips=Clips(min_pixels=4_000_000))
 
 
 def test_poolers_are_built_from_their_settings():

@@ -49,6 +49,14 @@ def test_separator_and_suffix_are_settings():
     assert render(item, RawPrompt(suffix="<end>"), ["<I>"])[-1] == Segment("<end>", Kind.TEMPLATE)
 
 
+def test_what_stands_behind_media_may_differ_from_what_stands_between_words():
+    item = Item.of({"image": ["a.png", "b.png"], "text": "words"}, "Find it:")
+
+    assert written(item, RawPrompt(media_separator="\n")) == "<I>\n<I>\nFind it: words"
+    assert written(item, RawPrompt(media_separator="")) == "<I><I>Find it: words"
+    assert written(Item.of("words", "Find it:"), RawPrompt(media_separator="")) == "Find it: words"
+
+
 @pytest.mark.parametrize(
     ("style", "prompt"),
     [
@@ -63,6 +71,38 @@ def test_chat_prompts_follow_the_template_and_the_role(style, prompt):
     item = Item.of({"image": "a.png", "text": "words"}, "Find it.")
 
     assert written(item, style) == prompt.format("<|vision_start|><I><|vision_end|>")
+
+
+@pytest.mark.parametrize(
+    ("instruction", "said"),
+    [(None, "Say it."), ("", ""), ("Find it", "Find it"), (" Find it ", " Find it ")],
+)
+def test_a_chat_may_have_an_instruction_of_its_own_for_items_that_bring_none(instruction, said):
+    style = ChatPrompt(default_instruction="Say it.")
+
+    assert f"system\n{said}<|im_end|>" in written(Item.of("words", instruction), style)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "said"),
+    [
+        (" Find it ", "Find it."),
+        ("Find it!", "Find it!"),
+        ("找到它。", "找到它。"),
+        ("(it)", "(it)"),
+        ("  ", "Say it."),
+    ],
+)
+def test_a_chat_may_end_instructions_with_punctuation(instruction, said):
+    style = ChatPrompt(default_instruction="Say it.", punctuate=True)
+
+    assert f"system\n{said}<|im_end|>" in written(Item.of("words", instruction), style)
+
+
+def test_a_default_instruction_is_an_instruction():
+    segments = render(Item.of("words"), ChatPrompt(default_instruction="Say it."), [], template)
+
+    assert Segment("Say it.", Kind.INSTRUCTION) in segments
 
 
 def test_segments_say_what_they_are_and_which_medium_they_stand_for():
@@ -249,3 +289,13 @@ def test_phrases_stand_in_chat_turns_and_are_no_words_of_the_item():
 def test_a_phrase_has_one_place_for_the_text(phrase):
     with pytest.raises(InputError, match=r"phrases.both: expected '\{text\}' once"):
         Phrases(both=phrase)
+
+
+@pytest.mark.parametrize(("role", "asked"), [("system", "picture?"), ("user", "picture?"), ("text", "both?")])
+def test_a_picture_is_asked_for_as_one_of_both_where_its_instruction_is_its_text(role, asked):
+    style = ChatPrompt(instruction_role=role, request=Request(media="picture?", both="both?"), content="text")
+    item = Item.of({"image": "a.png"}, "Find it.")
+
+    segments = render(item, style, ["<I>"], lambda messages, _: "".join(message["content"] for message in messages))
+
+    assert segments[-1].text == asked

@@ -86,16 +86,22 @@ def load_profile(name: str) -> Profile:
     return read_settings(Profile, _values(name), where=f"profile {name}")
 
 
+def released_row(name: str) -> Released:
+    """The row of a published checkpoint, by a name of :func:`released_names`."""
+    profile = released_names()[name]
+    row = _values(profile)["checkpoints"][name]
+    return read_settings(Released, row, where=f"profile {profile}: checkpoints.{name}")
+
+
 def load_released(name: str) -> tuple[Released, EmbedderSettings]:
     """The row of a published checkpoint, and how it embeds.
 
     Args:
         name: as :func:`released_names` has it.
     """
-    profile = _values(released_names()[name])
-    where = f"profile {released_names()[name]}: checkpoints.{name}"
-    row = read_settings(Released, profile["checkpoints"][name], where=where)
-    return row, read_settings(EmbedderSettings, merged(profile["embedder"], row.settings), where=where)
+    profile, row = released_names()[name], released_row(name)
+    values = merged(_values(profile)["embedder"], row.settings)
+    return row, read_settings(EmbedderSettings, values, where=f"profile {profile}: checkpoints.{name}")
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from transformers import Sam2Config, Sam2Model
 
 from mmembed.errors import InputError
 from mmembed.models.checkpoint import quiet, refuse_difference, refuse_gaps
-from mmembed.models.hub import Where, in_words, read_json
+from mmembed.models.hub import Where, in_words, read_json, where_of
 from mmembed.models.released import read_torch_file
 from mmembed.models.sam2.keys import native_weights
 from mmembed.models.sam2.sam import Sam
@@ -62,11 +62,11 @@ def sam_side(checkpoint: str, revision: str | None = None) -> int:
     if Path(checkpoint).is_file():
         config = _config_beside(Path(checkpoint))
         return _RELEASED_SIDE if config is None else _side(config, checkpoint)
-    return _side(_library_config(checkpoint, _where(revision)), checkpoint)
+    return _side(_library_config(checkpoint, where_of(checkpoint, revision)), checkpoint)
 
 
 def _of_library(checkpoint: str, revision: str | None) -> Sam2Model:
-    where = _where(revision)
+    where = where_of(checkpoint, revision)
     config = _library_config(checkpoint, where)
     with in_words(checkpoint, _EXPECTED, _REMEDY), quiet():
         model, info = Sam2Model.from_pretrained(
@@ -142,7 +142,3 @@ def _check_side(side: int, where: str) -> int:
     if side < TOKEN or side % TOKEN:
         raise InputError(where, expected=f"a multiple of {TOKEN} pixels", got=side, remedy="1024 is SAM 2's own")
     return side
-
-
-def _where(revision: str | None) -> Where:
-    return {"revision": revision} if revision else {}

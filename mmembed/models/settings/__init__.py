@@ -30,9 +30,9 @@ from mmembed.models.settings.poolers import (
     PoolerSettings,
     TokenId,
 )
-from mmembed.models.settings.prompts import ChatPrompt, Phrases, PromptStyle, RawPrompt, Request
+from mmembed.models.settings.prompts import ChatPrompt, LaidOutPrompt, Layouts, Phrases, PromptStyle, RawPrompt, Request
 from mmembed.models.settings.pseudo_words import Phi, Pic2Word, PseudoWordSettings, TextualInversion
-from mmembed.models.settings.qwen_vl import PixelBudget, QwenVL
+from mmembed.models.settings.qwen_vl import Clips, PixelBudget, QwenVL
 from mmembed.models.settings.regions import (
     Crop,
     MaskChannel,
@@ -53,15 +53,18 @@ __all__ = [
     "BackboneSettings",
     "BeforeToken",
     "ChatPrompt",
+    "Clips",
     "ComposerSettings",
     "Crop",
     "DType",
     "DualEncoder",
     "EmbedderSettings",
     "KindName",
+    "LaidOutPrompt",
     "LanguageSettings",
     "LastToken",
     "LatentAttention",
+    "Layouts",
     "Llava",
     "Lora",
     "MaskChannel",

@@ -39,8 +39,9 @@ class DualEncoder(BackboneSettings):
     """
 
     path: str | None = None
-    """A directory or Hub id with ``open_clip_config.json``, or an architecture and the tag of its weights as open_clip
-    lists them (``ViT-B-32-quickgelu:openai``); exactly one of path and scratch."""
+    """A directory or Hub id with ``open_clip_config.json``, or with a CLIP or SigLIP in transformers' layout; or an
+    architecture and the tag of its weights as open_clip lists them (``ViT-B-32-quickgelu:openai``); exactly one of path
+    and scratch."""
     revision: str | None = None
     """Commit of the Hub repository; None is its main branch."""
     scratch: Scratch | None = None
@@ -56,9 +57,10 @@ class DualEncoder(BackboneSettings):
     """Recompute activations in the backward pass to save memory."""
     image_tower: TimmTower | None = None
     """Take this instead of the checkpoint's image tower."""
-    transform: Literal["standard", "targetpad"] = "standard"
+    transform: Literal["standard", "targetpad", "transformers"] = "standard"
     """The checkpoint's own resize and crop; ``targetpad`` first pads long pictures with black to an aspect of 1.25
-    (composed image retrieval: arXiv:2303.15247)."""
+    (composed image retrieval: arXiv:2303.15247). ``transformers`` crops as transformers does, where an odd number of
+    pixels is cut off: the smaller half of them left and above, where open_clip takes the even one."""
     frames: Literal["normalised_mean", "mean"] = "normalised_mean"
     """A clip is the mean of its frames' vectors, and several pictures the mean of theirs: of those scaled to unit
     length, scaled by their average length (CLIP4Clip, arXiv:2104.08860), or of those as they are."""

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Llava(VisionLanguageSettings):
-    """LLaVA-NeXT, LLaVA-OneVision or LLaVA; which one, and around which language model, is read from the checkpoint."""
+    """LLaVA-NeXT, LLaVA-OneVision or LLaVA; which one, and around which language model, is read from the checkpoint.
+
+    Checkpoints in the layout of the LLaVA-NeXT code (``llava_qwen``) are LLaVA-OneVision.
+    """
 
     def build(self, **live: Any) -> "Backbone":
         """See :meth:`BackboneSettings.build`."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from mmembed.errors import InputError
+from mmembed.items import pieces_of
 from mmembed.settings import Part
 
 
@@ -40,10 +41,52 @@ class RawPrompt(PromptStyle):
 
     separator: str = " "
     """Stands between media, instruction and text of a dict-form item; verbatim content is joined without it."""
+    media_separator: str | None = None
+    """Stands behind each medium of a dict-form item instead, e.g. nothing (mmE5, arXiv:2502.08468); None is
+    ``separator``."""
+    prefix: str = ""
+    """Put at the beginning, e.g. a system message and the opening of the user's turn."""
     suffix: str = ""
     """Added at the end, e.g. an end token that the embedding is read from."""
     phrases: Phrases = field(default_factory=Phrases)
     """Words around the text."""
+
+
+@dataclass(frozen=True)
+class Layouts:
+    """How an item is written, by what it holds: a string with ``{media}``, ``{instruction}`` and ``{text}`` in it.
+
+    Where a layout has no place for an instruction, the item's is the first words of its text.
+    """
+
+    text: str = "{instruction} {text}"
+    """For an item of text."""
+    media: str = "{media} {instruction}"
+    """For an item of pictures or clips, which stand there one behind the other."""
+    both: str = "{media} {instruction} {text}"
+    """For an item of both, in this order whatever order the item has."""
+
+    def __post_init__(self) -> None:
+        for name, wanted in (("text", {"text"}), ("media", {"media"}), ("both", {"media", "text"})):
+            layout = getattr(self, name)
+            there = {slot for _, slot in pieces_of(layout)} - {"", "instruction"}
+            if there != wanted:
+                raise InputError(
+                    f"layouts.{name}", expected=f"{' and '.join(f'{{{slot}}}' for slot in sorted(wanted))}",
+                    got=f"'{layout}'", remedy="write where they go",
+                )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LaidOutPrompt(PromptStyle):
+    """A layout for each side, and for what an item holds (BGE-VL-MLLM, arXiv:2412.14475)."""
+
+    query: Layouts = field(default_factory=Layouts)
+    """For queries."""
+    uninstructed: Layouts | None = None
+    """For queries without an instruction; None writes them as with an empty one."""
+    target: Layouts = field(default_factory=lambda: Layouts(text="{text}", media="{media}", both="{media} {text}"))
+    """For targets."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +107,11 @@ class ChatPrompt(PromptStyle):
 
     instruction_role: Literal["system", "user", "text"] = "system"
     """Whether the instruction is the system message, the first words of the user's turn, or stands before its text."""
+    default_instruction: str | None = None
+    """The instruction of an item that brings none, e.g. ``Represent the user's input.``; None leaves it without."""
+    punctuate: bool = False
+    """Strip an instruction, which counts as none where nothing is left, and end it with a full stop where it ends in no
+    punctuation (Qwen3-VL-Embedding)."""
     instruction_markers: tuple[str, str] = ("", "")
     """Tokens around the instruction, which count as part of it, e.g. ``<instruction_start>`` and its end."""
     instruction_separator: str = ""

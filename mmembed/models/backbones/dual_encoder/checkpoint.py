@@ -6,28 +6,36 @@ Wherever one comes from, it becomes a config in open_clip's own layout, from whi
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mmembed.errors import InputError
 from mmembed.files import write_json
+from mmembed.models.backbones.dual_encoder.from_transformers import (
+    is_transformers,
+    make_tokenizer,
+    read_config,
+    read_weights,
+)
 from mmembed.models.backbones.dual_encoder.released import released
-from mmembed.models.backbones.dual_encoder.timm_tower import load_timm_tower, timm_vision
+from mmembed.models.backbones.dual_encoder.said import CONFIG, read_said
+from mmembed.models.backbones.dual_encoder.timm_tower import load_timm_tower, set_activation, timm_vision
 from mmembed.models.checkpoint import refuse_gaps
-from mmembed.models.hub import in_words
+from mmembed.models.hub import find_file, in_words, where_of
+from mmembed.models.repository import snapshot
 from mmembed.models.settings import DualEncoder, TimmTower
 
-CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+WEIGHTS = "open_clip_model.safetensors"
 # what open_clip looks for in a directory, without what is pickled
 _WEIGHTS = (WEIGHTS, "open_clip_pytorch_model.safetensors", "model.safetensors")
 _FROM_HUB = (CONFIG, *_WEIGHTS[:2], "*token*", "vocab.*", "merges.txt", "*.model")
@@ -60,16 +68,16 @@ class Source:
     """What a checkpoint is made of.
 
     Args:
-        name: of its tokenizer, as open_clip takes it.
+        tokenizer: made when it is called.
         config: of the model.
         preprocessing: of pictures.
-        weights: its file.
+        weights: their file, or themselves.
     """
 
-    name: str
+    tokenizer: Callable[[], Any]
     config: dict[str, Any]
     preprocessing: dict[str, Any]
-    weights: Path
+    weights: Path | dict[str, Tensor]
 
 
 def open_checkpoint(settings: DualEncoder) -> DualCheckpoint:
@@ -84,7 +92,7 @@ def open_checkpoint(settings: DualEncoder) -> DualCheckpoint:
         source = _find(path, settings.revision)
         fresh = settings.image_tower
         model, config = make_model(source.config, source.preprocessing, fresh)
-        tokenizer = open_clip.get_tokenizer(source.name)
+        tokenizer = source.tokenizer()
         _load(model, source.weights, path, ("visual.",) if fresh is not None else ())
     _check_vocabulary(path, model, tokenizer)
     return DualCheckpoint(model.to(getattr(torch, settings.dtype)), tokenizer, config)
@@ -137,42 +145,31 @@ def _draw(config: dict[str, Any], preprocessing: dict[str, Any], seed: int | Non
         if hasattr(model, "text_decoder"):
             # the one weight that open_clip leaves as the memory was
             nn.init.normal_(model.text_decoder.text_projection, std=config["embed_dim"] ** -0.5)
+    set_activation(model.visual, config["vision_cfg"])
     return model
 
 
 def _find(path: str, revision: str | None) -> Source:
     if ":" in path and not Path(path).exists():
         found = released(path)
-        weights = hf_hub_download(found.repository, found.file, revision=revision)
-        return Source(found.model, found.config, found.preprocessing, Path(weights))
+        weights = find_file(found.repository, found.file, where_of(found.repository, revision))
+        if weights is None:
+            raise InputError(
+                f"{found.repository}: {found.file}", expected=f"the weights of {path}", got="no such file",
+                remedy="leave revision out; offline, download it anew",
+            )  # fmt: skip
+        return Source(partial(open_clip.get_tokenizer, found.model), found.config, found.preprocessing, weights)
+    where = where_of(path, revision)
+    if find_file(path, CONFIG, where) is None and is_transformers(path, where):
+        config, preprocessing = read_config(path, where)
+        tokenizer = partial(make_tokenizer, path, where, config)
+        return Source(tokenizer, config, preprocessing, read_weights(path, where))
     directory = Path(path)
     if not directory.is_dir():
-        directory = Path(snapshot_download(path, revision=revision, allow_patterns=list(_FROM_HUB)))
-    config, preprocessing = _read_config(path, json.loads((directory / CONFIG).read_text(encoding="utf-8")))
-    return Source(f"local-dir:{directory}", config, preprocessing, _weights(directory))
-
-
-def _read_config(path: str, said: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """``model_cfg`` and ``preprocess_cfg``, mappings as they should be."""
-    where = f"{path}: {CONFIG}"
-    whole = _mapping(where, said)
-    config = _mapping(f"{where}: model_cfg", whole.get("model_cfg", {}))
-    if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
-        raise InputError(
-            where, expected="model_cfg with embed_dim, vision_cfg and text_cfg", got=", ".join(whole) or "nothing",
-            remedy="write it as open_clip does",
-        )  # fmt: skip
-    for name in ("vision_cfg", "text_cfg"):
-        _mapping(f"{where}: {name}", config[name])
-    return config, _mapping(f"{where}: preprocess_cfg", whole.get("preprocess_cfg", {}))
-
-
-def _mapping(where: str, said: Any) -> dict[str, Any]:
-    if not isinstance(said, dict):
-        raise InputError(
-            where, expected="a mapping", got=f"a {type(said).__name__}", remedy="write it as open_clip does"
-        )
-    return said
+        directory = snapshot(path, revision, _FROM_HUB)
+    config, preprocessing = read_said(path, json.loads((directory / CONFIG).read_text(encoding="utf-8")))
+    tokenizer = partial(open_clip.get_tokenizer, f"local-dir:{directory}")
+    return Source(tokenizer, config, preprocessing, _weights(directory))
 
 
 def _weights(directory: Path) -> Path:
@@ -185,21 +182,25 @@ def _weights(directory: Path) -> Path:
     )  # fmt: skip
 
 
-def _load(model: Any, file: Path, path: str, but: tuple[str, ...]) -> None:
+def _load(model: Any, given: Path | dict[str, Tensor], path: str, but: tuple[str, ...]) -> None:
     """Load all weights, or all ``but`` those whose names begin so."""
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    with safe_open(file, "pt") as weights:
-        shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    if isinstance(given, dict):
+        shapes = {name: tuple(value.shape) for name, value in given.items()}
+    else:
+        with safe_open(given, "pt") as weights:
+            shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
     skipped = (*but, *_OF_LOSS)
     # open_clip would stretch position embeddings of another size in silence
     reshaped = [name for name in wanted if shapes.get(name, wanted[name]) != wanted[name]]
     refuse_gaps(path, _gaps(mismatched=[(name,) for name in reshaped if not name.startswith(skipped)]), ())
     with _quiet():
-        if but:
-            kept: dict[str, Tensor] = {k: v for k, v in load_file(file).items() if not k.startswith(skipped)}
-            found = model.load_state_dict(kept, strict=False)
+        if but or isinstance(given, dict):
+            state = given if isinstance(given, dict) else load_file(given)
+            dropped = skipped if but else ()
+            found = model.load_state_dict({k: v for k, v in state.items() if not k.startswith(dropped)}, strict=False)
         else:
-            found = open_clip.load_checkpoint(model, str(file), strict=False)
+            found = open_clip.load_checkpoint(model, str(given), strict=False)
     missing = [name for name in found.missing_keys if not name.startswith(skipped)]
     refuse_gaps(path, _gaps(missing=missing, unexpected=found.unexpected_keys), ())
 

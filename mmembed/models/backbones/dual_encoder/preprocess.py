@@ -11,7 +11,7 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import ImageOps
 from PIL.Image import Image as Picture
-from torchvision.transforms import Compose, Normalize, ToTensor
+from torchvision.transforms import CenterCrop, Compose, Normalize, ToTensor
 
 from mmembed.errors import InputError
 from mmembed.items import Item, Media
@@ -66,7 +66,10 @@ class DualEncoderPreprocessor(MediaPreprocessor):
         self.pad = int(tokenizer([""])[0, -1])
         whole = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
         # what remains to be done is done where the tower runs, on a quarter of the bytes
-        self.transform = Compose([step for step in whole.transforms if not isinstance(step, ToTensor | Normalize)])
+        steps = [step for step in whole.transforms if not isinstance(step, ToTensor | Normalize)]
+        if settings.transform == "transformers":
+            steps = [FloorCrop(step.size) if isinstance(step, CenterCrop) else step for step in steps]
+        self.transform = Compose(steps)
 
     def __call__(self, item: Item, side: Side) -> Row:
         """Decode, render and tokenize one item.
@@ -124,6 +127,23 @@ class DualEncoderPreprocessor(MediaPreprocessor):
         # a space, lest the words on both sides of it become one
         prepared = PreparedMedium(pixels, grid, name, frames.pictures[0].size)
         return Prepared(prepared, " ", (grid[0] * grid[1] * grid[2],))
+
+
+class FloorCrop:
+    """The middle of a picture, the smaller half of an odd number of pixels cut off left and above.
+
+    Args:
+        size: height and width that are left.
+    """
+
+    def __init__(self, size: Sequence[int]) -> None:
+        self.size = size
+
+    def __call__(self, picture: Picture) -> Picture:
+        """The part that is left."""
+        height, width = self.size
+        left, top = (picture.width - width) // 2, (picture.height - height) // 2
+        return picture.crop((left, top, left + width, top + height))
 
 
 def target_pad(picture: Picture) -> Picture:

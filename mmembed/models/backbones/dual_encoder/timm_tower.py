@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from timm.data import resolve_model_data_config
+from torch import nn
 
 from mmembed.errors import InputError, nearest
+from mmembed.models.repository import fetched
 from mmembed.models.settings import TimmTower
 
 _FILE = "model.safetensors"
@@ -57,6 +58,19 @@ def load_timm_tower(visual: Any, tower: TimmTower) -> None:
     visual.trunk.load_state_dict(model.state_dict())
 
 
+def set_activation(visual: Any, vision: dict[str, Any]) -> None:
+    """Give a timm tower the activation that its config says, which open_clip itself gives to its own towers alone.
+
+    SigLIP was trained with an approximate GELU, and timm's models of its name have the exact one.
+    """
+    said = vision.get("act_kwargs") or {}
+    if "timm_model_name" not in vision or not said:
+        return
+    for module in visual.modules():
+        if isinstance(module, nn.GELU):
+            module.approximate = said["approximate"]
+
+
 def _downloaded(tower: TimmTower) -> str:
     repository = _facts(tower).get("hf_hub_id")
     expected = f"timm's weights of {tower.model} on this machine or on the Hub"
@@ -64,9 +78,13 @@ def _downloaded(tower: TimmTower) -> str:
     if not repository:
         raise InputError("image_tower.pretrained", expected=expected, got="none, timm has no such", remedy=remedy)
     try:
-        return hf_hub_download(repository, _FILE)
-    except (OSError, ValueError) as error:
+        file = fetched(repository, _FILE, None)
+    except InputError as error:
         raise InputError("image_tower.pretrained", expected=expected, got=_said(error), remedy=remedy) from error
+    if file is None:
+        got = f"no {_FILE} in {repository}"
+        raise InputError("image_tower.pretrained", expected=expected, got=got, remedy=remedy)
+    return str(file)
 
 
 def _said(error: Exception) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmembed.counters import count
 from mmembed.models.backbone import PatchEmbedding
+from mmembed.models.backbones.llava.llava_qwen import LLAVA_QWEN
 from mmembed.models.backbones.llava.maps import grid_map, tile_map
 from mmembed.models.backbones.llava.preprocess import LlavaPreprocessor, OneVisionPreprocessor
 from mmembed.models.backbones.llava.released import INSTRUCTCIR, LlavaFamily
@@ -35,7 +36,7 @@ LLAVA = LlavaFamily(
     scratch=SCRATCH,
     # InstructCIR's has a projection that its own code does not use
     heads=("language_model.lm_head.", "ret_proj."),
-    released=(INSTRUCTCIR,),
+    released=(INSTRUCTCIR, LLAVA_QWEN),
 )
 
 

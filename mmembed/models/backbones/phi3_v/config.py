@@ -7,10 +7,9 @@ from typing import Any, ClassVar
 
 from safetensors import safe_open
 from transformers import AutoConfig, CLIPVisionConfig, Phi3Config
-from transformers.utils import cached_file
 
 from mmembed.errors import InputError
-from mmembed.models.hub import Where, read_json
+from mmembed.models.hub import Where, find_file, read_json
 
 CLIP_LARGE: dict[str, Any] = {
     "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
@@ -112,6 +111,9 @@ def _shapes(path: str, where: Where) -> dict[str, tuple[int, ...]]:
     index = read_json(path, "model.safetensors.index.json", where).get("weight_map", {})
     shapes: dict[str, tuple[int, ...]] = {}
     for name in sorted(set(index.values())) or ["model.safetensors"]:
-        with safe_open(cached_file(path, name, **where), "pt") as weights:
+        file = find_file(path, name, where)
+        if file is None:
+            raise FileNotFoundError(f"no {name}")
+        with safe_open(file, "pt") as weights:
             shapes |= {key: tuple(weights.get_slice(key).get_shape()) for key in sorted(weights.keys())}
     return shapes

@@ -65,7 +65,7 @@ class QwenVLBackbone(VisionLanguageBackbone):
         with tapped(self.tower.blocks, self.taps) as states:
             output = self.model.visual(patches, grid_thw=batch.grids)
         sizes = (batch.grids.prod(-1) // self.tower.spatial_merge_size**2).tolist()
-        layers = getattr(output, "deepstack_features", None) or []
+        layers = (getattr(output, "deepstack_features", None) or []) if self.settings.deepstack else []
         return Features(
             maps=list(torch.split(output.pooler_output, sizes)),
             layers=[list(torch.split(layer, sizes)) for layer in layers],

@@ -5,7 +5,7 @@ Everything stays uint8: a quarter of the bytes to carry, normalised where the to
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -13,25 +13,37 @@ from PIL.Image import Image as Picture
 from PIL.Image import Resampling
 from torch import Tensor
 
+Resize: TypeAlias = Literal["pil", "torchvision", "torchvision_float"]
+
 MAX_ASPECT = 200
 SMALL_SQUARE = 56
 
 
-def target_size(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+def target_size(
+    height: int,
+    width: int,
+    factor: int,
+    min_pixels: float,
+    max_pixels: float,
+    thin: Literal["square", "strip"] = "square",
+) -> tuple[int, int]:
     """Height and width a picture is resized to: multiples of ``factor``, within the pixel budget.
 
-    Follows Qwen2-VL's smart_resize, but a degenerate picture (a side under ``factor``, or an aspect over 200) counts as
-    a square of its longer side, where transformers raises.
+    Follows Qwen2-VL's smart_resize, but for a thin picture (a side under ``factor``, or an aspect over 200), for which
+    transformers raises: it counts as a square of its longer side, or is made a strip that may leave the budget.
     """
-    if min(height, width) < factor or max(height, width) / min(height, width) > MAX_ASPECT:
+    is_thin = min(height, width) < factor or max(height, width) / min(height, width) > MAX_ASPECT
+    if is_thin and thin == "square":
         height = width = max(factor, height, width)
-    rows, columns = round(height / factor) * factor, round(width / factor) * factor
+    rows, columns = (max(factor, round(side / factor) * factor) for side in (height, width))
     if rows * columns > max_pixels:
         shrink = math.sqrt(height * width / max_pixels)
         rows, columns = (max(factor, math.floor(side / shrink / factor) * factor) for side in (height, width))
     elif rows * columns < min_pixels:
         grow = math.sqrt(min_pixels / (height * width))
         rows, columns = (math.ceil(side * grow / factor) * factor for side in (height, width))
+    if thin == "strip":
+        rows, columns = min(rows, columns * MAX_ASPECT), min(columns, rows * MAX_ASPECT)
     return rows, columns
 
 
@@ -42,8 +54,8 @@ def enlarge_tiny(picture: Picture, min_side: int) -> Picture:
     return picture
 
 
-def resize(picture: Picture, height: int, width: int, backend: Literal["pil", "torchvision"]) -> np.ndarray:
-    """Bicubic resize to uint8 ``[H, W, 3]``; the two backends differ by a few grey levels."""
+def resize(picture: Picture, height: int, width: int, backend: Resize) -> np.ndarray:
+    """Bicubic resize to uint8 ``[H, W, 3]``; the backends differ by a few grey levels."""
     if backend == "pil":
         return np.array(picture.resize((width, height), Resampling.BICUBIC))
     from torchvision.transforms.v2 import functional as tv
@@ -51,7 +63,10 @@ def resize(picture: Picture, height: int, width: int, backend: Literal["pil", "t
     channels_first = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     if channels_first.shape[1:] == (height, width):
         return np.asarray(picture)
-    resized = tv.resize(channels_first, [height, width], tv.InterpolationMode.BICUBIC, antialias=True)
+    given = channels_first.float() if backend == "torchvision_float" else channels_first
+    resized = tv.resize(given, [height, width], tv.InterpolationMode.BICUBIC, antialias=True)
+    if resized.is_floating_point():
+        resized = resized.round().clamp(0, 255).to(torch.uint8)
     return np.asarray(resized.permute(1, 2, 0))
 
 

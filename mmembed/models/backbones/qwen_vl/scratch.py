@@ -29,14 +29,19 @@ _VISION: dict[str, dict[str, Any]] = {
 # the name each family gives to the width that the tower hands to the language model
 _OUT = {"qwen2_vl": "hidden_size", "qwen2_5_vl": "out_hidden_size", "qwen3_vl": "out_hidden_size"}
 
+_SYSTEM = (
+    "{% if loop.first and message['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+)
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
+    "{% for message in messages %}" + _SYSTEM + "<|im_start|>{{ message['role'] }}\n"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
     "{% elif part['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# Qwen3-VL says nothing where no system message is given
+QWEN3_TEMPLATE = CHAT_TEMPLATE.replace(_SYSTEM, "")
 
 
 def make_config(scratch: Scratch, tokenizer: Any) -> Any:
@@ -83,6 +88,7 @@ SCRATCH = ScratchFamily(
     eos_token="<|im_end|>",
     pad_token="<|endoftext|>",
     chat_template=CHAT_TEMPLATE,
+    other_templates={"qwen3_vl": QWEN3_TEMPLATE},
     config=make_config,
     preprocessing=preprocessing,
 )

@@ -253,7 +253,7 @@ def test_mme5_writes_its_strings_as_published(embedder, saved):
     item = Item.of(
         {"image": draw(56, 56), "text": "What is in the image"}, "Represent the given image with the question:"
     )
-    published = "<|image|><|begin_of_text|> Represent the given image with the question: What is in the image"
+    published = "<|image|><|begin_of_text|>Represent the given image with the question: What is in the image"
 
     row = model.prepare([item], "query")[0]
 

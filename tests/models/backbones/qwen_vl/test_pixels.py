@@ -5,6 +5,8 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as tv
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
@@ -30,6 +32,21 @@ def test_published_sizes(size, expected, tokens):
 
     assert (height, width) == expected
     assert height * width // 28**2 == tokens
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((20, 300), (28, 308)),
+        ((30, 6100), (28, 5600)),
+        ((7, 9), (56, 84)),
+        ((480, 640), (476, 644)),
+        ((1, 1), (56, 56)),
+    ],
+)
+def test_thin_pictures_may_become_strips_as_in_the_code_of_gme(size, expected):
+    assert target_size(*size, **PUBLISHED, thin="strip") == expected
+    assert target_size(*size[::-1], **PUBLISHED, thin="strip") == expected[::-1]
 
 
 @settings(max_examples=300, deadline=None)
@@ -105,3 +122,11 @@ def test_patches_lie_in_the_order_of_a_loop():
 
     assert grid == (2, 4, 6)
     assert np.array_equal(patches.numpy(), np.stack(expected))
+
+
+def test_a_resize_by_way_of_floats_is_that_of_torchvisions_older_functions(picture):
+    given = picture(84, 56)
+    pixels = torch.from_numpy(np.array(given)).permute(2, 0, 1)
+    older = tv.resize(pixels, [320, 448], InterpolationMode.BICUBIC, antialias=True)
+
+    assert torch.equal(torch.from_numpy(resize(given, 320, 448, "torchvision_float").copy()), older.permute(1, 2, 0))

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL.Image import Resampling
 
 from mmembed import Embedder, Image, Item, Region, Video
 from mmembed.counters import counting
@@ -13,8 +14,8 @@ from mmembed.media.settings import MediaSettings
 from mmembed.models.media_cache import MediaCache
 from mmembed.models.prompts import Kind
 from mmembed.models.sequence import collate
-from mmembed.models.settings import ChatPrompt, RawPrompt, TextRegions
-from tests.cases import small_settings
+from mmembed.models.settings import ChatPrompt, Clips, RawPrompt, TextRegions
+from tests.cases import small_embedder, small_settings
 
 WORDS = "a red circle and a blue circle and a red circle and a blue circle"
 
@@ -140,6 +141,67 @@ def test_all_frames_take_the_size_of_the_first(row_of, picture):
     assert row.media[0].grid == (2, 4, 6)
 
 
+def test_frames_have_bounds_of_their_own_and_one_together(row_of, picture):
+    still, clip = Image(picture(112, 112)), Video(tuple(picture(112, 112, seed) for seed in range(4)))
+    bounds = {"min_pixels": 3136, "max_pixels": 200704}
+
+    def grids(**clips):
+        return [m.grid for m in row_of(Item((still, clip)), prompt=RawPrompt(), **bounds, clips=Clips(**clips)).media]
+
+    assert grids() == [(1, 8, 8), (2, 8, 8)]
+    assert grids(max_pixels=6272) == [(1, 8, 8), (2, 4, 4)]
+    assert grids(min_pixels=30000) == [(1, 8, 8), (2, 14, 14)]
+    # two temporal patches of half the pixels each
+    assert grids(total_pixels=12544) == [(1, 8, 8), (2, 4, 4)]
+    # each frame may have a little more than its least
+    assert grids(min_pixels=12000, total_pixels=1) == [(1, 8, 8), (2, 8, 8)]
+
+
+def test_frames_that_are_given_as_pictures_may_be_resized_twice(row_of, picture, tmp_path):
+    frames = tuple(picture(100, 60, seed) for seed in range(2))
+    for number, frame in enumerate(frames):
+        frame.save(tmp_path / f"{number}.png")
+
+    def pixels(source, factor):
+        row = row_of(Item((Video(source),)), prompt=RawPrompt(), clips=Clips(stills_factor=factor))
+        return row.media[0].pixels
+
+    fetched = tuple(frame.resize((128, 128), Resampling.BICUBIC) for frame in frames)
+    assert torch.equal(pixels(frames, 64), pixels(fetched, None))
+    assert torch.equal(pixels(tmp_path, 64), pixels(fetched, None))
+    assert not torch.equal(pixels(frames, 64), pixels(frames, None))
+
+
+def test_frames_of_qwen3_may_take_the_place_of_the_pair_around_a_clip(row_of, scratch_embedder, picture):
+    clip = Item((Video(tuple(picture(32, 32, seed) for seed in range(4))), "words"))
+
+    written = [
+        text_of(row_of(clip, family="qwen3_vl", clips=Clips(outer_tokens=keep), min_pixels=1024),
+                scratch_embedder("qwen3_vl"))
+        for keep in (True, False)
+    ]  # fmt: skip
+
+    block = "<|vision_start|><|video_pad|><|vision_end|>"
+    inner = f"<0.5 seconds>{block}<2.5 seconds>{block}"
+    turn = "<|im_start|>user\n{}words<|im_end|>\n<|im_start|>assistant\n"
+    assert written == [turn.format(f"<|vision_start|>{inner}<|vision_end|>"), turn.format(inner)]
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("prompt", [ChatPrompt(), RawPrompt(separator="")])
+def test_a_clip_shown_as_pictures_is_those_pictures(family, prompt, picture):
+    frames = tuple(picture(84, 56, seed) for seed in range(3))
+    model = small_embedder(family, prompt=prompt, clips=Clips(as_pictures=True))
+    clip, pictures = Item.of({"video": Video(frames), "text": "words"}), Item.of({"image": frames, "text": "words"})
+
+    rows = model.prepare([clip, pictures], "target")
+
+    assert rows[0].ids.tolist() == rows[1].ids.tolist()
+    assert torch.equal(rows[0].positions, rows[1].positions)
+    together = model.encode([clip, pictures, Item.of({"video": Video(frames[:1]), "image": frames[1]})])
+    assert torch.allclose(together[0], together[1], atol=1e-6)
+
+
 def test_the_preprocessor_travels_to_workers(scratch_embedder, picture):
     item = Item.of({"image": picture(56, 84), "text": "blue"}, "Represent.")
     preprocessor = scratch_embedder("qwen3_vl").backbone.preprocessor
@@ -164,7 +226,10 @@ def test_a_cached_medium_is_decoded_once_and_gives_the_same_row(fresh_embedder, 
 
 def test_fingerprints_of_media_name_the_preprocessing(row_of, picture):
     item = Item((Image(picture(20, 84)),))
-    choices = [{}, {"min_pixels": 4000}, {"max_pixels": 50000}, {"resize": "pil"}, {"min_side": 28}]
+    choices = [
+        {}, {"min_pixels": 4000}, {"max_pixels": 50000}, {"resize": "pil"}, {"min_side": 28}, {"thin": "strip"},
+        {"clips": Clips(max_pixels=50000)},
+    ]  # fmt: skip
 
     names = {row_of(item, prompt=RawPrompt(), **choice).media[0].fingerprint for choice in choices}
 
