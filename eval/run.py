@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from eval import choices
+from eval.mteb_run import PREFIX, run_mteb
 from eval.opened import add_cache, add_model, cache_of, opened
 from eval.printing import explain, show, show_failures, show_metrics
 from mmembed.commands import add_data_root, is_first_process
@@ -31,6 +32,7 @@ EXAMPLE = """examples:
   python eval/run.py --model DIR --benchmark mmeb_v2 --modality video --output DIR
   python eval/run.py --model DIR --benchmark mmeb_v2 --miniature --output DIR
   python eval/run.py --benchmark circo --tasks val --score predictions.json
+  python eval/run.py --model DIR --benchmark "mteb:MIEB(lite)" --output DIR
   torchrun --nproc-per-node 8 eval/run.py --model DIR --benchmark NAME --output DIR"""
 
 
@@ -45,7 +47,9 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_model(parser, required=False)
-    parser.add_argument("--benchmark", required=True, metavar="NAME|PATH", help="eval/benchmarks/NAME.yaml, or a file")
+    parser.add_argument(
+        "--benchmark", required=True, metavar="NAME|PATH", help="eval/benchmarks/NAME.yaml, a file, or mteb:NAME"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write to; --score can do without")
     add_data_root(parser)
     parser.add_argument(
@@ -65,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     choices.check_together(parser, options)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
+        if options.benchmark.startswith(PREFIX):
+            return run_mteb(options)
         benchmark = find_benchmark(options.benchmark)
         return score(options, benchmark) if options.score else run(options, benchmark)
     except InputError as error:

@@ -1,6 +1,7 @@
 """Embed many items: each distinct one once in a call, and once ever where a cache keeps it."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def encode_set(
     crew: Crew,
     *,
     side: Side,
-    label: str = "encode",
+    label: str | None = "encode",
     total: int | None = None,
     window: int = WINDOW,
 ) -> Tensor:
@@ -36,7 +37,7 @@ def encode_set(
         items: what errors call an item, and the item; read as they come, at most ``window`` distinct ones held at once.
         crew: who embeds.
         side: which side they are on.
-        label: what the bar calls them.
+        label: what the bar calls them; None shows none.
         total: how many there are, where ``items`` cannot tell.
         window: how many distinct items are given to the crew at once.
 
@@ -53,7 +54,8 @@ def encode_set(
     waiting: list[Named] = []
     held = 0
     embedded: list[Tensor] = []
-    with progress(label, total) as advance:
+    shown = nullcontext(_unseen) if label is None else progress(label, total)
+    with shown as advance:
         for name, item in items:
             key = key_of(item, side)
             if key.name in rows:
@@ -72,6 +74,10 @@ def encode_set(
     if not embedded:
         raise InputError("items", expected="at least one", got="none", remedy="give something to embed")
     return torch.cat(embedded)[torch.tensor(places)]
+
+
+def _unseen(done: int) -> None:
+    """Takes progress that nobody looks at."""
 
 
 def _known_or_made(waiting: list[Named], crew: Crew, side: Side, advance: Advance) -> Tensor:
