@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = {
     "scripts/train.py": "--config demo.yaml",
     "scripts/embed.py": "--model runs/demo/final",
+    "scripts/export.py": "--to st",
     "scripts/app.py": "--index runs/items",
     "scripts/screenshots.py": "make app",
     "scripts/inspect_batch.py": "--config demo.yaml",
@@ -25,15 +26,19 @@ COMMANDS = {
     "scripts/demo_regions.py": "--encoders",
     "scripts/demo_cir.py": "--vlm",
     "scripts/make_pseudo_words.py": "--phrases",
+    "scripts/own_data.py": "--picture-column file",
+    "data_prep/own_data.py": "--query-picture-column before",
     "data_prep/demo.py": "--data-root",
     "data_prep/demo_gallery.py": "instructions.yaml",
     "data_prep/check.py": "TARGET",
     "data_prep/prepare.py": "SOURCE",
+    "data_prep/convert.py": "export ms-swift",
     "data_prep/mask_captions.py": "--tagger",
     "data_prep/extract_frames.py": "CLIPS",
     "data_prep/make_cir_triplets.py": "--writer rules",
     "data_prep/rewrite_queries.py": "--captioner nearest",
     "scripts/import_upstream.py": "train_alltasks.yaml",
+    "scripts/push.py": "--dry-run",
 }
 
 
