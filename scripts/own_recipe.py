@@ -1,12 +1,9 @@
 """The model that training on one's own pictures begins with, and the recipe for them."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data_prep.commands import OWN_DATA
 from data_prep.own.made import Made
@@ -119,17 +116,17 @@ def own_recipe(
         made: the tables.
         name: of the run.
         train: an adapter, or all weights.
-        steps: optimiser steps; None are so many that each pair is seen :data:`EPOCHS` times from either side.
+        steps: optimiser steps; None is so many that each pair is seen :data:`EPOCHS` times from either side.
         overrides: dotted settings that go before all of that.
 
     Raises:
-        InputError: all weights of a model that is an adapter on another, or an unknown setting.
+        InputError: all weights of a model that is an adapter on another or in half precision, or an unknown setting.
     """
     recipe = read_recipe(CONFIG)
     stage = recipe.stages[STAGE]
     pairs = min(made.train.values())
     batch = batch_for(pairs)
-    number = steps or steps_for(pairs * len(made.train), batch)
+    number = steps_for(pairs * len(made.train), batch) if steps is None else steps
     half = getattr(base.settings.backbone, "dtype", "float32") == "bfloat16"
     stage = replace(
         stage,
@@ -155,6 +152,11 @@ def trained_settings(settings: EmbedderSettings, recipe: Recipe, train: Trained)
         raise InputError(
             "--train all", expected="a model of whole weights", got="an adapter on another model",
             remedy="train the adapter, or merge it first: Embedder.merge_adapter",
+        )  # fmt: skip
+    if (dtype := getattr(settings.backbone, "dtype", "float32")) != "float32":
+        raise InputError(
+            "--train all", expected="weights in float32: in half precision steps of this size are rounded away",
+            got=f"weights in {dtype}", remedy="add --dtype float32, or train an adapter",
         )  # fmt: skip
     return replace(settings, lora=None)
 

@@ -1,6 +1,9 @@
 """What the columns of a dataset have in common: Arrow has no column of values of several kinds."""
 
+import os
+import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -12,11 +15,12 @@ from mmembed.items import Item, Pair
 
 KINDS = ("video", "image", "text")
 """What values are made of, in the order in which it is read."""
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
-"""Ends of texts that sentence-transformers takes for names of pictures, where there is such a file."""
-_VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".wmv", ".flv", ".mkv")
-_AUDIO_SUFFIXES = (".mp3", ".wav", ".ogg", ".flac", ".aac")
-_MEDIA = (*IMAGE_SUFFIXES, *_VIDEO_SUFFIXES, *_AUDIO_SUFFIXES)
+_SUFFIXES = {
+    "image": (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp"),
+    "video": (".mp4", ".avi", ".mov", ".wmv", ".flv", ".mkv"),
+    "audio": (".mp3", ".wav", ".ogg", ".flac", ".aac"),
+}
+_LINKS = ("http://", "https://")
 
 
 @dataclass
@@ -97,8 +101,22 @@ def _add(column: Column, where: str, item: Item) -> None:
         raise InputError(where, expected=expected, got=" and ".join(_kinds(item)), remedy=remedy)
     column.several |= sum(kind_of(part) == "image" for part in item.content) > 1
     # a plain text that reads as the name of a medium would be opened as one
-    is_named = item.text.lower().endswith(_MEDIA) or item.text.startswith(("data:", "http://", "https://"))
-    column.plain &= column.kinds == ("text",) and not is_named
+    may_be_named = _kind_by_suffix(item.text) is not None or item.text.startswith(("data:", *_LINKS))
+    column.plain &= column.kinds == ("text",) and not may_be_named
+
+
+def named_medium(text: str, folder: Path) -> str | None:
+    """The kind of medium that sentence-transformers takes a text for: the name of a file that is there, or a link."""
+    if text.startswith("data:image/"):
+        return "image"
+    if text.startswith(_LINKS) and " " not in text:
+        return _kind_by_suffix(re.split(r"[?#]", text)[0])
+    kind = _kind_by_suffix(text)
+    return kind if kind and os.path.isfile(folder / text) else None  # noqa: PTH113 - Path raises of a long text
+
+
+def _kind_by_suffix(name: str) -> str | None:
+    return next((kind for kind, suffixes in _SUFFIXES.items() if name.lower().endswith(suffixes)), None)
 
 
 def _kinds(item: Item) -> tuple[str, ...]:

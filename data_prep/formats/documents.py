@@ -63,8 +63,12 @@ def read_with_corpus(
             return Pair(query(row, positives), positives, negatives, query_id=name, target_ids=names)
 
         known = (ids.query, ids.positives, ids.negatives, *columns)
-        yield from reading.pairs(make, known, (ids.query, ids.positives))
-        if (path := reading.options["items"]) is not None:
+        some = False
+        for pair in reading.pairs(make, known, (ids.query, ids.positives)):
+            some = True
+            yield pair
+        # a table without a row is refused: no items either
+        if some and (path := reading.options["items"]) is not None:
             write_items(path, corpus.items(), media_root=reading.media.within.folder)
 
 

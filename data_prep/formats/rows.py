@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.engine.upstream_rows import BATCH_ROWS
+from data_prep.engine.upstream_rows import read_rows
 from data_prep.formats import Record
 from data_prep.formats.dataset_folders import rows_in_folder, rows_of_folder
 from mmembed.errors import InputError
@@ -73,13 +73,5 @@ def _lines(path: Path) -> Iterator[Placed]:
 
 
 def _parquet(path: Path) -> Iterator[Placed]:
-    try:
-        with pq.ParquetFile(path, pre_buffer=False) as table:
-            number = 0
-            for batch in table.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
-                for row in batch.to_pylist():
-                    yield f"{path}: row {number}", row
-                    number += 1
-    except (pa.ArrowException, OSError) as error:
-        got = " ".join(str(error).split())[:200]
-        raise InputError(path, expected="a whole Parquet file", got=got, remedy="write it again") from error
+    for number, row in enumerate(read_rows([path])):
+        yield f"{path}: row {number}", row

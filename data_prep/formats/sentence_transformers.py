@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.formats import Format, Holds, Record, Shape
-from data_prep.formats.columns import IMAGE_SUFFIXES, KINDS, cut, placed_items, survey_of
+from data_prep.formats.columns import KINDS, cut, named_medium, placed_items, survey_of
 from data_prep.formats.dataset_folders import write_dataset
 from data_prep.formats.inputs import Reading, check_row
 from data_prep.formats.outputs import Writing
@@ -109,10 +109,7 @@ def _embedded(medium: Any, where: str) -> dict[str, Any]:
 
 def _item(reading: Reading, value: Any, where: str) -> Item:
     if isinstance(value, str):
-        named = value.startswith("data:image/") or (
-            value.lower().endswith(IMAGE_SUFFIXES) and ("://" in value or (reading.media.folder / value).is_file())
-        )
-        value = {"image": value} if named else {"text": value}
+        value = {named_medium(value, reading.media.folder) or "text": value}
     if isinstance(value, Mapping) and value.keys() == {"bytes", "path"}:
         value = {"image": value}
     if not isinstance(value, Mapping):

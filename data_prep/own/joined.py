@@ -12,7 +12,7 @@ from mmembed.files import fingerprint
 MIN_TRAIN = 20
 """Fewest pairs that are worth training on."""
 MIN_HELD_OUT, MAX_HELD_OUT, HELD_OUT_SHARE = 20, 1000, 0.1
-LARGEST_GROUP = 0.2
+LARGEST_GROUP = 0.5
 """A group that would be more than this share of what is held out stays in training."""
 
 
@@ -131,11 +131,16 @@ def held_out(answers: Sequence[Answer], looks: Mapping[str, str], wanted: int | 
     groups = groups_of(answers)
     drawn: set[Answer] = set()
     for group in sorted(groups, key=lambda group: _lot(group, looks, seed)):
-        if len(drawn) < number and len(group) <= max(1, LARGEST_GROUP * number):
+        if len(drawn) < number and len(group) <= largest_held_out(number):
             drawn |= set(group)
     if len(drawn) < number or len(answers) - len(drawn) < MIN_TRAIN:
         raise _hang_together(groups, number)
     return drawn
+
+
+def largest_held_out(number: int) -> int:
+    """Pairs of the largest group that may be held out, so that none is a large part of what is scored."""
+    return max(1, int(LARGEST_GROUP * number))
 
 
 def groups_of(answers: Sequence[Answer]) -> list[list[Answer]]:
@@ -168,7 +173,10 @@ def _hang_together(groups: Sequence[Sequence[Answer]], number: int) -> InputErro
     shared = Counter(content for answer in largest for content in answer.contents)
     name, times = shared.most_common(1)[0]
     return InputError(
-        "rows", expected=f"{number} pairs to hold out that share no picture and no text with the others",
+        "rows",
+        expected=f"{number} pairs to hold out, in groups of at most {largest_held_out(number)} that share no picture "
+        "and no text with the others",
         got=f"{len(groups)} groups, the largest of {len(largest)} pairs, in {times} of which stands '{name}'",
-        remedy="take words that tell the pictures apart, hold out fewer (--held-out), or give --held-out-csv",
+        remedy="take words that tell the pictures apart, hold out more, so that larger groups may be (--held-out), or "
+        "give --held-out-csv",
     )  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_prep.commands import OWN_DATA
 from data_prep.own.csv_file import CsvFile, read_csv
-from data_prep.own.joined import Answer, Joining, held_out, refuse_right_negatives
+from data_prep.own.joined import MIN_TRAIN, Answer, Joining, held_out, refuse_right_negatives
 from data_prep.own.rows import Columns, Pictures, read_rows
 from data_prep.own.written import PICTURES, Wording, Writer, write_benchmark
 from mmembed import __version__
@@ -56,6 +56,11 @@ class Choice:
                 raise InputError(
                     f"--{name.replace('_', '-')}", expected="1 or more", got=value, remedy="leave it out for the usual"
                 )
+        if self.held_out is not None and self.held_out_csv is not None:
+            raise InputError(
+                "--held-out", expected="no number beside --held-out-csv, all rows of which are held out",
+                got=self.held_out, remedy="leave one of the two out",
+            )  # fmt: skip
         if self.delimiter is not None and len(self.delimiter) != 1:
             raise InputError(
                 "--delimiter", expected="one character", got=f"'{self.delimiter}'", remedy="for a tab, write $'\\t'"
@@ -104,6 +109,8 @@ def make(choice: Choice, output: Path) -> Made:
     anew = made.get("key") != key or not benchmark.is_file()
     if anew:
         train, test, told = _split(choice, files, pictures)
+        # the last to be written, and gone before that: where it lies, it is of the tables that lie beside it
+        benchmark.unlink(missing_ok=True)
         with whole_directory(folder) as part:
             (part / PICTURES).symlink_to(pictures.folder, target_is_directory=True)
             # a relative media path would be read as one below the table's folder
@@ -133,7 +140,8 @@ def _split(
     told += [f"left out, {line}" for line in _first(faults)]
     joining = Joining.of([row for rows in of_file for row in rows], looks)
     answers, *others = (joining.answers(rows) for rows in of_file)
-    refuse_right_negatives(answers, choice.csv)
+    for path, found in zip(choice.files, (answers, *others), strict=True):
+        refuse_right_negatives(found, path)
     told.append(f"different pairs: {len(answers)}; pictures that show what another one shows: {joining.copies}")
     if turned := pictures.on_their_side(looks):
         told.append(f"pictures that lie on their side (EXIF), and are seen so: {turned}; turn them if they should not")
@@ -143,8 +151,12 @@ def _split(
     if others:
         number = len(answers) - len(train)
         told.append(f"left out, for they share a picture or a text with {choice.held_out_csv}: {number}")
-    if not train or not test:
-        raise InputError("rows", expected="pairs on both sides", got="none on one", remedy="see what was left out")
+    if len(train) < MIN_TRAIN or not test:
+        raise InputError(
+            "rows", expected=f"{MIN_TRAIN} pairs to train on, and some to hold out",
+            got=f"{len(train)} and {len(test)}",
+            remedy="find more rows, or hold out others: what shares a picture or a text with them is not trained on",
+        )  # fmt: skip
     told.append(f"pairs to train on: {len(train)}; held out: {len(test)}")
     return list(_without(held, train)), test, told
 
@@ -181,6 +193,6 @@ def _key(choice: Choice, files: Sequence[CsvFile], pictures: Pictures) -> str:
 def _stamp(path: Path) -> str:
     try:
         found = os.stat(path)  # noqa: PTH116 - asked for every picture
-    except OSError:
+    except (OSError, ValueError):  # the latter of a name that no file can have
         return "none"
     return f"{found.st_size} {found.st_mtime_ns}"

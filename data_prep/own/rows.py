@@ -106,8 +106,8 @@ class Pictures:
                 got=f"'{cell}'",
                 remedy="give another --pictures",
             )
-        if not path.is_file():
-            raise InputError("picture", expected="a file", got=f"no '{cell}'", remedy=self._like(path.name))
+        if not os.path.isfile(path):  # noqa: PTH113 - of a name too long for one, Path raises
+            raise InputError("picture", expected="a file", got=f"no '{cell:.80}'", remedy=self._like(path.name))
         return path.relative_to(self.folder).as_posix()
 
     def fingerprints(self, names: Sequence[str]) -> dict[str, str | InputError]:

@@ -105,6 +105,25 @@ def test_parquet_has_the_schema_it_promises(varied_pairs, media):
     assert pq.read_schema(media / "items.parquet").equals(ITEM_SCHEMA)
 
 
+def test_a_parquet_table_of_before_negatives_had_names_opens_as_it_was(media):
+    negatives = (Negative(Item.of("no"), "bm25", 3, 12.5), Negative(Item.of({"image": str(media / "cat.jpg")})))
+    pair = Pair(Item.of("a red circle"), (Item.of("yes"),), negatives)
+    write_pairs(media / "new.parquet", [pair])
+    position = PAIR_SCHEMA.get_field_index("negatives")
+    negative = PAIR_SCHEMA.field(position).type.value_type
+    fields = [negative.field(name) for name in ("item", "miner", "rank", "score")]
+    schema = PAIR_SCHEMA.set(position, pa.field("negatives", pa.list_(pa.struct(fields))))
+    rows = pq.read_table(media / "new.parquet").to_pylist()
+    for one in rows[0]["negatives"]:
+        assert one.pop("target_id") in ("", None)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), media / "old.parquet")
+
+    (found,) = open_table(media / "old.parquet")
+
+    assert "target_id: " not in str(pq.read_schema(media / "old.parquet"))
+    assert found == pair
+
+
 def test_json_rows_are_as_short_as_people_write_them(varied_pairs, media):
     write_pairs(media / "pairs.jsonl", varied_pairs)
 

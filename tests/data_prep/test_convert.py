@@ -127,6 +127,21 @@ def test_outputs_that_are_there_are_kept_unless_told_otherwise(folder, capsys):
     )
 
 
+def test_a_corpus_without_a_row_that_names_it_leaves_no_items_behind(folder, capsys):
+    rows = folder / "rows.jsonl"
+    rows.write_text("\n")
+    corpus = write_lines(folder / "corpus.jsonl", [{"docid": "d", "text": "she"}])
+    before = set(folder.rglob("*"))
+
+    said = refused(
+        capsys, "import", "tevatron", "--input", rows, "--corpus", corpus, "--items", folder / "items.jsonl",
+        "--output", folder / "pairs.jsonl",
+    )  # fmt: skip
+
+    assert "pairs.jsonl: expected at least one row, got none" in said
+    assert set(folder.rglob("*")) == before
+
+
 def test_a_misspelt_or_missing_field_names_the_nearest(folder, capsys):
     rows = write_lines(folder / "rows.jsonl", [{"qry_text": "a"}])
 

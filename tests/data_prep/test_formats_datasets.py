@@ -6,6 +6,7 @@ import datasets
 import pytest
 
 from data_prep.convert import main
+from mmembed.data.values import kind_of
 from mmembed.items import Item, Negative, Pair
 from tests.data_prep.format_cases import (
     SHE,
@@ -83,6 +84,32 @@ def test_columns_of_other_names_are_read_in_the_order_given_and_a_text_that_name
 
     (pair,) = read_table(folder / "pairs.jsonl")
     assert pair == Pair(WHO, (Item.of({"image": str(folder / "a.png")}),), (Negative(Item.of("gone.png")),))
+
+
+def test_a_text_is_read_as_what_the_library_takes_it_for(folder, capsys):
+    infer_modality = pytest.importorskip("sentence_transformers.base.modality").infer_modality
+    (folder / "one.mp3").write_bytes(b"sound")
+    words = "see https://example.com/a.png"
+    paths = ("import", "sentence-transformers", "--input", folder / "rows.jsonl", "--output", folder / "pairs.jsonl")
+
+    def read(value):
+        write_lines(folder / "rows.jsonl", [{"anchor": "who?", "positive": value}])
+        return paths
+
+    for value, kind in (
+        (str(folder / "one.mp4"), "video"),
+        (words, "text"),
+        ("gone.mp4", "text"),
+        ("a " * 200, "text"),
+    ):
+        assert main([*map(str, read(value)), "--overwrite"]) == 0
+        (pair,) = read_table(folder / "pairs.jsonl")
+        assert kind_of(pair.positives[0].content[0]) == kind == infer_modality(value)
+    (folder / "pairs.jsonl").unlink()
+    for value in ("https://example.com/a.png?size=2", "https://example.com/one.mp4"):
+        assert "download it, and name its file" in refused(capsys, *read(value))
+        assert infer_modality(value) in ("image", "video")
+    assert "positive.audio: expected text, image or video" in refused(capsys, *read(str(folder / "one.mp3")))
 
 
 def test_a_dataset_is_read_by_the_library_as_the_media_that_it_was_written_of(folder):

@@ -9,8 +9,9 @@ import pytest
 
 from data_prep.check import main as check
 from data_prep.commands import preparing
-from data_prep.own.joined import Answer, Asked, groups_of, held_out
+from data_prep.own.joined import Answer, Asked, Joining, groups_of, held_out
 from data_prep.own.miniature import draw_own_data
+from data_prep.own.rows import Row
 from data_prep.own_data import main
 from mmembed.data.tables import open_table, read_items
 from mmembed.errors import InputError
@@ -189,6 +190,28 @@ def test_every_bad_row_is_named_by_file_line_and_column_and_left_out_on_demand(f
     assert "different pairs: 60;" in out
 
 
+def test_a_cell_that_can_be_no_files_name_is_a_row_that_cannot_be_used(folder, capsys):
+    good = [(f"{i:02d}.png", f"number {i}") for i in range(NUMBER)]
+    write(folder, [*good, ("word " * 80, "x"), ("5\0.png", "x")])
+
+    assert run(folder) == 2
+
+    err, path = capsys.readouterr().err, folder / "products.csv"
+    assert f"{path}: line 62: file: expected a file, got no 'word word" in err
+    assert f"{path}: line 63: file: expected a file, got no '5\0.png'" in err
+
+
+def test_tables_whose_benchmark_is_gone_are_made_anew(folder, capsys):
+    run(folder)
+    (folder / "run/benchmark.yaml").unlink()
+    capsys.readouterr()
+
+    run(folder)
+
+    assert "there already" not in capsys.readouterr().out
+    assert len(read_benchmark(folder / "run/benchmark.yaml").tasks) == 2
+
+
 def test_several_columns_of_words_are_one_text_or_a_text_each(folder):
     rows = [(f"{i:02d}.png", f"number {i}", "" if i == 7 else f"colour of {i}") for i in range(NUMBER)]
     write(folder, rows, ("file", "title", "description"))
@@ -202,6 +225,17 @@ def test_several_columns_of_words_are_one_text_or_a_text_each(folder):
     texts = {pair.query.text for pair in pairs(folder)}
     assert any(text.startswith("colour of") for text in texts)
     assert not any("\n" in text for text in texts)
+
+
+def test_texts_of_five_pictures_each_may_be_held_out():
+    looks = {f"{i}.png": str(i) for i in range(80)}
+    rows = [Row(i, f"{i}.png", f"shape {i // 5}") for i in range(80)]
+
+    held = held_out(Joining.of(rows, looks).answers(rows), looks, None, 0)
+
+    assert len(held) == 20
+    with pytest.raises(InputError, match=r"in groups of at most 2 that share no picture and no text .* hold out more"):
+        held_out(Joining.of(rows, looks).answers(rows), looks, 5, 0)
 
 
 def test_pictures_ask_for_pictures_and_with_words_beside_them_for_a_change(folder):
@@ -265,6 +299,7 @@ def test_a_held_out_file_of_ones_own_takes_its_pictures_and_texts_out_of_trainin
         (("--held-out", "0"), "--held-out: expected 1 or more, got 0"),
         (("--delimiter", "::"), "--delimiter: expected one character, got '::'"),
         (("--pictures", "nowhere"), "--pictures: expected a folder, got 'nowhere'"),
+        (("--held-out", "5", "--held-out-csv", "products.csv"), "--held-out: expected no number beside --held-out-csv"),
         (("--query-picture-column", "file"), "line 2: expected two pictures, got '00.png' as the answer to itself"),
     ],
 )
@@ -272,6 +307,25 @@ def test_choices_that_cannot_be_are_refused_in_words(folder, more, message, caps
     assert run(folder, *more) == 2
 
     assert message in capsys.readouterr().err
+
+
+def test_a_held_out_file_that_leaves_too_little_to_train_on_is_refused(folder, capsys):
+    write(folder, [(f"{i:02d}.png", f"number {i}") for i in range(NUMBER - 19)], name="test.csv")
+
+    assert run(folder, "--held-out-csv", str(folder / "test.csv")) == 2
+
+    assert "rows: expected 20 pairs to train on, and some to hold out, got 19 and 41" in capsys.readouterr().err
+    assert not (folder / "run").exists()
+
+
+def test_a_held_out_row_whose_picture_answers_itself_is_refused_by_its_file(folder, capsys):
+    header = ("before", "file")
+    write(folder, [(f"{i:02d}.png", f"{i + 1:02d}.png") for i in range(0, NUMBER - 2, 2)], header)
+    write(folder, [("58.png", "58.png")], header, name="test.csv")
+
+    assert run(folder, "--query-picture-column", "before", "--held-out-csv", str(folder / "test.csv"), texts=()) == 2
+
+    assert f"{folder / 'test.csv'}: line 2: expected two pictures, got '58.png'" in capsys.readouterr().err
 
 
 def test_without_anything_to_ask_with_nothing_is_made(folder, capsys):

@@ -2,6 +2,7 @@
 
 import csv
 import shlex
+from argparse import Namespace
 from dataclasses import replace
 
 import PIL.Image
@@ -9,12 +10,14 @@ import pytest
 
 from data_prep.own.made import Choice, make
 from data_prep.own.rows import Columns
+from data_prep.own.written import FIND_TEXT
 from mmembed import Embedder
 from mmembed.errors import InputError
 from mmembed.models.settings import ChatPrompt, EmbedderSettings, Lora, QwenVL, RawPrompt, Scratch
 from mmembed.recipe import read_recipe
 from scripts.own_data import main
 from scripts.own_recipe import batch_for, find_base, own_recipe, steps_for, write_recipe
+from scripts.own_steps import Run, evaluation_key, usage
 
 TEXTS = [f"number {i}" for i in range(60)]
 SMALL = {"min_pixels": 784, "max_pixels": 784, "min_side": 0}
@@ -105,6 +108,13 @@ def test_half_precision_weights_train_in_half_precision(folder, made):
     assert recipe_for(folder, made).stages["main"].precision == "32-true"
 
 
+def test_all_weights_in_half_precision_are_not_trained_for_nothing(folder, made):
+    with pytest.raises(
+        InputError, match=r"--train all: expected weights in float32.*got weights in bfloat16; add --dt"
+    ):
+        recipe_for(folder, made, train="all", settings={"dtype": "bfloat16"})
+
+
 def test_what_the_command_says_goes_before_what_was_chosen(folder, made):
     recipe = recipe_for(folder, made, steps=7, overrides=["--stages.main.optim.lr", "3e-4", "--threads", "1"])
 
@@ -168,6 +178,56 @@ def test_a_csv_or_a_model_that_cannot_be_used_ends_the_command_in_words(run, cap
     assert "nowhere: expected a" in capsys.readouterr().err
     assert run("--until", "recipe", "--stages.main.stepps", "3") == 2
     assert "did you mean 'steps'" in capsys.readouterr().err
+
+
+def test_a_misspelt_option_is_refused_before_anything_is_read(run, tmp_path, capsys):
+    for word, meant in (("--limt", "--limit"), ("--thread", "--threads"), ("--stage.main.steps", "--stages")):
+        assert run("--until", "data", word, "3") == 2
+        said = f"{word}: expected an option, or a setting of the recipe, got neither; did you mean '{meant}'?"
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_number_is_taken_for_another(run, capsys):
+    assert run("--until", "data", "--quick", "--limit", "0") == 2
+    assert "--limit: expected 1 or more, got 0" in capsys.readouterr().err
+    assert run("--until", "recipe", "--steps", "0") == 2
+    assert "steps: expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tasks", "told", "query"),
+    [
+        (["text_to_picture", "picture_to_text"], {}, '[{"image": "photos/NAME"}], instruction="Find the words that'),
+        (["text_to_picture", "picture_to_text"], {"find_text": ""}, '[{"image": "photos/NAME"}])'),
+        (["picture_to_picture"], {"find_picture": 'A "twin":'}, '[{"image": "photos/NAME"}], instruction="A \\"twin'),
+        (
+            ["composed"],
+            {},
+            '[{"image": "photos/NAME", "text": "CHANGE"}], instruction="Find the picture that the words',
+        ),
+    ],
+)
+def test_the_use_that_is_shown_asks_as_was_trained(made, tmp_path, tasks, told, query):
+    options = {"pictures": "photos", "find_text": FIND_TEXT, "find_picture": None, "to": "st"} | told
+
+    said = usage(Run(Namespace(**options), (), tmp_path, ()), replace(made, test=dict.fromkeys(tasks, 20)))
+
+    assert f"model.encode({query}" in said
+    shown = [line.strip() for line in said.splitlines() if line.startswith("  ")]
+    compile("\n".join(shown), "shown", "exec")
+
+
+def test_an_evaluation_is_another_where_the_adapter_is_another(run, folder, tmp_path):
+    assert run("--until", "recipe") == 0
+    (tmp_path / "adapter").mkdir()
+    words = ["--model", "some/model", "--adapter", str(tmp_path / "adapter")]
+    call = Run(Namespace(), (), tmp_path / "run", ())
+    first = evaluation_key(call, words)
+
+    (tmp_path / "adapter/weights").write_bytes(b"others")
+
+    assert evaluation_key(call, words) != first
 
 
 def test_a_model_that_could_not_be_exported_is_refused_before_it_is_trained(run, tmp_path, capsys):
