@@ -23,7 +23,9 @@ OTHERS = (
 def run_mteb(options: argparse.Namespace) -> int:
     """Do what the options say of a benchmark or task of mteb, on every process; the first one reports."""
     for name in OTHERS:
-        if getattr(options, name) not in (None, False):
+        given = getattr(options, name)
+        # a seed of 0 is given, too
+        if given is not None and given is not False:
             raise InputError(
                 f"--{name.replace('_', '-')}", expected="a benchmark of ours beside it", got=options.benchmark,
                 remedy="leave it out, or name a benchmark of eval/benchmarks",

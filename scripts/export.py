@@ -29,7 +29,7 @@ PAGE_WIDTH = 100
 
 def report(done: Exported) -> Table:
     """The differences by input."""
-    table = Table(box=box.SIMPLE_HEAD, title=f"differences of unit vectors, {escape(str(done.directory))}")
+    table = Table(box=box.SIMPLE_HEAD, title="differences of unit vectors in float32")
     table.add_column("input")
     table.add_column("largest", justify="right")
     for name, value in done.compared.items():

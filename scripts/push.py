@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--recipe", type=Path, metavar="FILE", help="recipe.yaml it was trained by (default: that of its run)"
     )
     parser.add_argument("--dataset", nargs="+", default=(), metavar="ID", help="Hub ids of what it was trained on")
-    parser.add_argument("--of", metavar="DIR_OR_ID", help="the embedder that an export was made of")
+    parser.add_argument("--of", metavar="DIR_OR_ID", help="what an export was made of (default: as it says)")
     parser.add_argument("--private", action="store_true", help="a new repository is for its owner alone")
     parser.add_argument("--branch", metavar="NAME", help="made if it is not there (default: main)")
     parser.add_argument("--card", type=Path, metavar="FILE", help="write the card here, too")

@@ -11,6 +11,7 @@ import torch
 
 from mmembed import Image, Item, Video
 from tests import cases
+from tests.models_hub import ModelHub, go_online
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -91,3 +92,21 @@ def mixed_items(picture):
         Item.of({"video": Video(frames), "text": "describe the clip"}),
         Item.of({"video": Video(frames[:3]), "image": picture(56, 112), "text": "both"}, "Represent."),
     ]
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """A folder as the Hub's client keeps what it downloaded, empty."""
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def model_hub(tmp_path, monkeypatch):
+    """A Hub of models on this machine, which is the one that is asked."""
+    made = ModelHub()
+    go_online(monkeypatch, made.url, tmp_path / "cache")
+    yield made
+    made.close()

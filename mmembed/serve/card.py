@@ -34,6 +34,7 @@ def model_card(  # noqa: PLR0913
     datasets: Sequence[str] = (),
     exported: Target | None = None,
     notes: Sequence[str] = (),
+    left: Sequence[str] = (),
 ) -> str:
     """The card of a model, as ``README.md`` of its repository holds it.
 
@@ -47,6 +48,7 @@ def model_card(  # noqa: PLR0913
         datasets: Hub ids of what it was trained on.
         exported: the library that the repository's folder was written for; None is a saved embedder.
         notes: what stays different in an export.
+        left: parts that it left behind: ``regions``, ``video``.
 
     Raises:
         InputError: scores of a model that embeds otherwise, or a file that cannot be read.
@@ -54,16 +56,19 @@ def model_card(  # noqa: PLR0913
     all_scores = [scores_of(Path(path), model) for path in scores]
     values = None if recipe is None else read_recipe_values(Path(recipe))
     base, relation = base_of_model(model, values)
+    if exported is not None and relation == "adapter":
+        # it is folded into what is exported
+        relation = "finetune"
     front = _front(
         repo_id, licence=licence, licence_link=licence_link, base_model=base, datasets=list(datasets) or None,
-        base_model_relation=relation if base else None, library_name=_LIBRARIES[exported], tags=_tags(model, exported),
-        results=results(all_scores),
+        base_model_relation=relation if base else None, library_name=_LIBRARIES[exported],
+        tags=_tags(model, exported, left), results=results(all_scores),
     )  # fmt: skip
     body = _environment().from_string((files("mmembed.serve") / _TEMPLATE).read_text(encoding="utf-8")).render(
         title=repo_id.rpartition("/")[2],
-        intro=_intro(model, base, relation),
-        facts=facts(model),
-        prompts=prompts(model),
+        intro=_intro(model, base, relation, left),
+        facts=facts(model, left),
+        prompts=prompts(model, left),
         training=None if values is None else training(values),
         recipe=None if values is None else values["name"],
         seed=None if values is None else values.get("seed", 0),
@@ -76,17 +81,19 @@ def model_card(  # noqa: PLR0913
     return f"---\n{front}\n---\n\n{body.rstrip()}\n"
 
 
-def base_of_model(model: Embedder, recipe: Mapping[str, Any] | None) -> tuple[str | None, str]:
+def base_of_model(model: Embedder, recipe: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
     """What the model was made of, by its Hub id, and as the Hub calls the relation; None where nobody says."""
+    opened = _hub_id(getattr(model.settings.backbone, "path", None))
     if model.has_adapter:
-        return _hub_id(getattr(model.settings.backbone, "path", None)), "adapter"
+        return opened, "adapter"
     if recipe is None:
-        return None, "finetune"
+        return opened, None
     return _hub_id(recipe["embedder"]["backbone"].get("init_args", {}).get("path")), "finetune"
 
 
 def _hub_id(path: str | None) -> str | None:
-    return path if path and path.count("/") == 1 and not path.startswith((".", "/", "~")) else None
+    is_id = path and path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).exists()
+    return path if is_id else None
 
 
 def _front(repo_id: str, *, licence: str, licence_link: str | None, results: list[dict[str, Any]], **more: Any) -> str:
@@ -100,16 +107,19 @@ def _front(repo_id: str, *, licence: str, licence_link: str | None, results: lis
     return str(data.to_yaml())
 
 
-def _tags(model: Embedder, exported: Target | None) -> list[str]:
-    kinds = ["multimodal-embedding", *(f"{kind}-embedding" for kind in reads(model))] if len(reads(model)) > 1 else []
+def _tags(model: Embedder, exported: Target | None, left: Sequence[str]) -> list[str]:
+    taken = reads(model, left)
+    kinds = ["multimodal-embedding", *(f"{kind}-embedding" for kind in taken)] if len(taken) > 1 else []
     regions = [] if model.settings.regions is None or exported else ["region-prompts"]
     return ["mmembed", *kinds, *regions, *(["vllm"] if exported == "vllm" else [])]
 
 
-def _intro(model: Embedder, base: str | None, relation: str) -> str:
-    what = " and ".join((", ".join(reads(model)[:-1]), reads(model)[-1])) if len(reads(model)) > 1 else "text"
+def _intro(model: Embedder, base: str | None, relation: str | None, left: Sequence[str]) -> str:
+    *others, last = reads(model, left)
+    what = f"{', '.join(others)} and {last}" if others else last
     made = {"adapter": f" It is an adapter of [{base}](https://huggingface.co/{base}).",
-            "finetune": f" It was trained from [{base}](https://huggingface.co/{base})."}  # fmt: skip
+            "finetune": f" It was trained from [{base}](https://huggingface.co/{base}).",
+            None: f" Its weights come from [{base}](https://huggingface.co/{base})."}  # fmt: skip
     return f"Embeds {what} in one space, as vectors of {model.width} numbers.{made[relation] if base else ''}"
 
 

@@ -1,7 +1,7 @@
 """What a model card says of a model itself: how it embeds, and the very strings that it reads."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import groupby
 from typing import Any
 
@@ -18,19 +18,20 @@ INSTRUCTION, TEXT = "INSTRUCTION", "TEXT"
 _SIDE = 84
 
 
-def reads(model: Embedder) -> tuple[str, ...]:
-    """What a model takes: text, image, video."""
+def reads(model: Embedder, left: Collection[str] = ()) -> tuple[str, ...]:
+    """What a model takes, text, image, video, but for what its export ``left`` behind."""
     if not isinstance(model.settings.backbone, VisionLanguageSettings | DualEncoder):
         return ("text",)
     preprocessor: Any = model.backbone.preprocessor
-    return ("text", "image", "video") if preprocessor.takes_video else ("text", "image")
+    video = preprocessor.takes_video and "video" not in left
+    return ("text", "image", "video") if video else ("text", "image")
 
 
-def facts(model: Embedder) -> dict[str, str]:
-    """How it embeds, by name, in words."""
+def facts(model: Embedder, left: Collection[str] = ()) -> dict[str, str]:
+    """How it embeds, by name, in words, without the parts that its export left behind."""
     settings: Any = model.settings.backbone
     said = {
-        "reads": ", ".join(reads(model)),
+        "reads": ", ".join(reads(model, left)),
         "backbone": _architecture(model),
         "width": f"{model.width} numbers, {'unit length' if model.settings.normalize else 'not normalised'}",
         "pooling": _part(model.settings.pooler),
@@ -40,21 +41,21 @@ def facts(model: Embedder) -> dict[str, str]:
         said["attention"] = settings.attention_policy
         said["positions"] = getattr(settings, "positions", "one counter")
         said["longest row"] = "the backbone's own" if settings.max_length is None else f"{settings.max_length} tokens"
-    if "image" in reads(model):
+    if "image" in reads(model, left):
         said["pixels"] = _pixels(settings)
-    if "video" in reads(model):
+    if "video" in reads(model, left):
         said["clips"] = _part(settings.media.sampling)
     if model.has_adapter:
         said["base"] = f"{settings.path}{f' at commit {settings.revision}' if settings.revision else ''}"
-    said["regions"] = "none" if model.settings.regions is None else _part(model.settings.regions)
+    said["regions"] = "none" if model.settings.regions is None or "regions" in left else _part(model.settings.regions)
     said["weights"] = str(next(model.parameters()).dtype).removeprefix("torch.")
     return said
 
 
-def prompts(model: Embedder) -> list[tuple[str, str]]:
+def prompts(model: Embedder, left: Collection[str] = ()) -> list[tuple[str, str]]:
     """What is embedded, and what the tokenizer reads of it, a string as JSON writes it, a medium as one placeholder."""
     found: dict[str, dict[str, str]] = {}
-    for name, item in _items(model):
+    for name, item in _items(model, left):
         sides: tuple[Side, ...] = ("query", "target")
         found[name] = {side: json.dumps(_written(model, item, side), ensure_ascii=False) for side in sides}
     rows = []
@@ -64,12 +65,12 @@ def prompts(model: Embedder) -> list[tuple[str, str]]:
     return rows
 
 
-def _items(model: Embedder) -> Iterator[tuple[str, Item]]:
+def _items(model: Embedder, left: Collection[str]) -> Iterator[tuple[str, Item]]:
     picture = PIL.Image.fromarray(np.zeros((_SIDE, _SIDE, 3), dtype=np.uint8))
     contents: dict[str, tuple[Any, ...]] = {"text": (TEXT,)}
-    if "image" in reads(model):
+    if "image" in reads(model, left):
         contents |= {"image": (Image(picture),), "image and text": (Image(picture), TEXT)}
-    if "video" in reads(model):
+    if "video" in reads(model, left):
         contents["video"] = (Video((picture, picture)),)
     for name, content in contents.items():
         yield name, Item(content, verbatim=False)

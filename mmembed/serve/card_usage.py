@@ -1,10 +1,12 @@
 """How a model is used from three libraries, as code that runs; of a library that cannot hold it, why."""
 
+import json
 from dataclasses import dataclass
 from typing import Literal
 
 from mmembed.errors import InputError
 from mmembed.models.embedder import Embedder
+from mmembed.models.settings import RawPrompt
 from mmembed.serve.card_facts import reads
 from mmembed.serve.export.layout import is_bare_text
 from mmembed.serve.export.refusals import NAMES, Target, check_target
@@ -94,12 +96,12 @@ def _transformers(place: str) -> str:
 
 def _sentence_transformers(model: Embedder, place: str) -> str:
     target = f'{{"image": "{PICTURE}"}}' if "image" in reads(model) else f'"{TEXT} on white"'
-    prompt = f"{INSTRUCTION} " if is_bare_text(model) else INSTRUCTION
+    prompt = json.dumps(INSTRUCTION + _behind(model) if is_bare_text(model) else INSTRUCTION, ensure_ascii=False)
     return "\n".join((
         "from sentence_transformers import SentenceTransformer",
         "",
         f'model = SentenceTransformer("{place}")',
-        f'queries = model.encode(["{TEXT}"], prompt="{prompt}")',
+        f'queries = model.encode(["{TEXT}"], prompt={prompt})',
         f"targets = model.encode([{target}])",
         "print(model.similarity(queries, targets))",
     ))  # fmt: skip
@@ -107,7 +109,7 @@ def _sentence_transformers(model: Embedder, place: str) -> str:
 
 def _vllm(model: Embedder, place: str) -> tuple[tuple[Literal["python", "bash"], str], ...]:
     if is_bare_text(model):
-        body = f'{{"model": "NAME", "input": ["{INSTRUCTION} {TEXT}"]}}'
+        body = json.dumps({"model": "NAME", "input": [INSTRUCTION + _behind(model) + TEXT]}).replace("'", "'\\''")
     else:
         body = (
             f'{{"model": "NAME", "messages": [{{"role": "system", "content": "{INSTRUCTION}"}}, '
@@ -116,3 +118,9 @@ def _vllm(model: Embedder, place: str) -> tuple[tuple[Literal["python", "bash"],
     serve = f"vllm serve {place} --runner pooling --served-model-name NAME"
     ask = f"curl http://localhost:8000/v1/embeddings -H 'Content-Type: application/json' -d '{body}'"
     return (("bash", serve), ("bash", ask))
+
+
+def _behind(model: Embedder) -> str:
+    """What stands between an instruction and a bare text."""
+    style = model.settings.prompt
+    return style.separator if isinstance(style, RawPrompt) else ""

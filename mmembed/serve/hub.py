@@ -13,8 +13,9 @@ from mmembed.models.embedder import Embedder
 from mmembed.models.repository import asking, wrong_name
 from mmembed.serve.card import base_of_model, check_card, model_card
 from mmembed.serve.card_tables import read_recipe_values
+from mmembed.serve.export.source import open_source
 from mmembed.serve.licences import check_licence, licence_warning
-from mmembed.serve.pushable import CARD, Pushable, is_model_file, pushable
+from mmembed.serve.pushable import CARD, Pushable, is_model_file, pushable, recipe_of
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class About:
         licence: as the Hub names it.
         licence_link: where the text of a licence called ``other`` is read.
         scores: files ``scores.json`` of evaluations of the model.
-        recipe: ``recipe.yaml`` of the run that trained it; that of the run it lies in is found.
+        recipe: ``recipe.yaml`` of the run that trained it; that of the run it lies in or comes from is found.
         datasets: Hub ids of what it was trained on.
-        of: directory or Hub id of the embedder that an export was made of.
+        of: directory or Hub id of the embedder that an export was made of; None is what its record says.
     """
 
     licence: str | None = None
@@ -46,6 +47,7 @@ class Upload:
         repo_id: where to.
         folder: of the files.
         files: bytes of each by path, the card among them.
+        written: what is uploaded in the place of a file of the folder.
         card: the model card.
         warnings: what to think of before, in words.
     """
@@ -53,6 +55,7 @@ class Upload:
     repo_id: str
     folder: Path
     files: Mapping[str, int]
+    written: Mapping[str, bytes]
     card: str
     warnings: tuple[str, ...]
 
@@ -95,9 +98,9 @@ def push_to_hub(  # noqa: PLR0913
         licence: as the Hub names it, e.g. ``apache-2.0``.
         licence_link: where the text of a licence called ``other`` is read.
         scores: files ``scores.json`` of evaluations of the model.
-        training: ``recipe.yaml`` of the run that trained it; that of the run it lies in is found.
+        training: ``recipe.yaml`` of the run that trained it; that of the run it lies in or comes from is found.
         datasets: Hub ids of what it was trained on.
-        of: directory or Hub id of the embedder that an export was made of.
+        of: directory or Hub id of the embedder that an export was made of; None is what its record says.
         private: a new repository is for its owner alone.
         branch: where to, made if it is not there; None is the main branch.
 
@@ -123,20 +126,14 @@ def plan(model: str | Path, repo_id: str, about: About) -> Upload:
     found = pushable(Path(model))
     if about.licence is not None:
         check_licence(about.licence)
-    if found.exported is not None and about.of is None:
-        raise InputError(
-            found.folder, expected="the embedder that this export was made of, which the card describes", got="none",
-            remedy="name it: of (--of DIR_OR_ID)",
-        )  # fmt: skip
-    opened = Embedder.from_pretrained(found.folder if about.of is None else about.of, device="cpu")
-    return _planned(found, opened, repo_id, about)
+    return _planned(found, _described(found, about), repo_id, about)
 
 
 def upload(planned: Upload, *, private: bool = False, branch: str | None = None) -> Pushed:
     """Upload what was planned.
 
     Raises:
-        InputError: the Hub refuses or does not answer; nothing of it is there then.
+        InputError: the Hub refuses or does not answer; no file of it is there then.
     """
     api = HfApi()
     at = branch or constants.DEFAULT_REVISION
@@ -159,9 +156,25 @@ def upload(planned: Upload, *, private: bool = False, branch: str | None = None)
     return Pushed(str(done.commit_url), str(done.oid), planned.warnings)
 
 
+def _described(found: Pushable, about: About) -> Embedder:
+    """What the card describes: the saved embedder, or what an export was made of, named or by the export's record."""
+    if about.of is not None or found.exported is None:
+        return Embedder.from_pretrained(found.folder if about.of is None else about.of, device="cpu")
+    got: object = "no word of it in its record"
+    if found.of is not None:
+        try:
+            return open_source(found.of)
+        except InputError as error:
+            got = error
+    raise InputError(
+        found.folder, expected="the embedder that this export was made of, which the card describes", got=got,
+        remedy="name it: of (--of DIR_OR_ID)",
+    )  # fmt: skip
+
+
 def _planned(found: Pushable, model: Embedder, repo_id: str, about: About) -> Upload:
     _check_id(repo_id)
-    recipe = about.recipe or found.recipe
+    recipe = about.recipe or found.recipe or (None if found.exported is None else recipe_of(model))
     base, _ = base_of_model(model, None if recipe is None else read_recipe_values(Path(recipe)))
     licence = check_licence(about.licence, base)
     if licence == "other" and about.licence_link is None:
@@ -171,16 +184,16 @@ def _planned(found: Pushable, model: Embedder, repo_id: str, about: About) -> Up
         )  # fmt: skip
     card = model_card(
         model, repo_id, licence=licence, licence_link=about.licence_link, scores=about.scores, recipe=recipe,
-        datasets=about.datasets, exported=found.exported, notes=found.notes,
+        datasets=about.datasets, exported=found.exported, notes=found.notes, left=found.left,
     )  # fmt: skip
     check_card(card)
     files = dict(sorted((found.files | {CARD: len(card.encode())}).items()))
     warning = licence_warning(licence, base)
-    return Upload(repo_id, found.folder, files, card, () if warning is None else (warning,))
+    return Upload(repo_id, found.folder, files, found.written, card, () if warning is None else (warning,))
 
 
 def _added(planned: Upload) -> list[CommitOperationAdd]:
-    own = {CARD: planned.card.encode()}
+    own = {**planned.written, CARD: planned.card.encode()}
     return [CommitOperationAdd(name, own.get(name, str(planned.folder / name))) for name in planned.files]
 
 

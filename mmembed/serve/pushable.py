@@ -1,15 +1,18 @@
 """What may be given to others of a folder: the files of a model, and nothing that only this machine knows."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, cast
 
 from mmembed.errors import InputError
+from mmembed.models.embedder import Embedder
 from mmembed.models.saved import SETTINGS_FILE
 from mmembed.serve.export import RECORD
 from mmembed.serve.export.refusals import Target
+from mmembed.serve.export.source import OF, PLACES
 from mmembed.settings import flat_settings, load_yaml
 from mmembed.training.run_folder import DONE, RECIPE_FILE, RUN_FILE
 
@@ -25,7 +28,6 @@ MODEL_FILES = (
     *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json"),
 )
 """What a saved or exported model consists of."""
-_PLACES = ("path", "adapter", "checkpoint", "sam", "pooler_weights", "regions_weights")
 
 
 @dataclass(frozen=True)
@@ -37,18 +39,25 @@ class Pushable:
         recipe: ``recipe.yaml`` of the run that it lies in; None where it lies in none.
         exported: the library that it was written for; None is a saved embedder.
         notes: what stays different in an export.
+        left: parts that it left behind.
+        of: settings of the embedder that an export was made of, see :func:`mmembed.serve.export.source.source_of`.
+        written: what is given to others in the place of a file of the folder.
     """
 
     folder: Path
     recipe: Path | None = None
     exported: Target | None = None
     notes: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    of: Mapping[str, Any] | None = None
+    written: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def files(self) -> dict[str, int]:
         """Bytes of each of its files, by path."""
         found = sorted(path for path in self.folder.rglob("*") if path.is_file())
-        return {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in found}
+        sizes = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in found}
+        return sizes | {name: len(content) for name, content in self.written.items()}
 
 
 def pushable(path: Path) -> Pushable:
@@ -61,7 +70,11 @@ def pushable(path: Path) -> Pushable:
     folder, recipe = _of_run(path)
     if (folder / RECORD).is_file():
         said = _json(folder / RECORD)
-        found = Pushable(folder, recipe, cast(Target, said["to"]), tuple(said["notes"]))
+        of = said.pop(OF, None)
+        record = {RECORD: f"{json.dumps(said, indent=2)}\n".encode()}
+        found = Pushable(
+            folder, recipe, cast(Target, said["to"]), tuple(said["notes"]), tuple(said["left"]), of, record
+        )
     elif (folder / SETTINGS_FILE).is_file():
         found = Pushable(folder, recipe)
     else:
@@ -73,6 +86,20 @@ def pushable(path: Path) -> Pushable:
     if found.exported is None:
         _refuse_places(folder)
     return found
+
+
+def recipe_of(model: Embedder) -> Path | None:
+    """``recipe.yaml`` of the run that a model, or its adapter, was opened from; None where that was no run.
+
+    Raises:
+        InputError: a run that is not done.
+    """
+    backbone: Any = model.settings.backbone
+    adapter, path = (getattr(backbone, name, None) for name in ("adapter", "path"))
+    places = [Path(adapter).parent] if adapter else []
+    places += [Path(path)] if path else []
+    found = (_of_run(place)[1] for place in places if place.is_dir())
+    return next((recipe for recipe in found if recipe is not None), None)
 
 
 def is_model_file(name: str) -> bool:
@@ -109,7 +136,7 @@ def _refuse_places(folder: Path) -> None:
     named = {
         name: str(value)
         for name, value in flat_settings(load_yaml(folder / SETTINGS_FILE)).items()
-        if name.rpartition(".")[2] in _PLACES and value is not None
+        if name.rpartition(".")[2] in PLACES and value is not None
     }
     adapter = folder / "adapter/adapter_config.json"
     if adapter.is_file():

@@ -100,6 +100,7 @@ def test_results_that_cannot_be_read_fail_alone_and_are_named(evaluate, tmp_path
         ("mteb:zzzzzzzz", (), "mteb.get_benchmarks() and mteb.get_tasks() list them"),
         ("mteb:mock", ("--tasks", "MockAny2AnyRetrievalT2"), f"did you mean '{T2I}'?"),
         ("mteb:mock", ("--quick",), "--quick: expected a benchmark of ours beside it, got mteb:mock"),
+        ("mteb:mock", ("--ndcg-fault", "0"), "--ndcg-fault: expected a benchmark of ours"),
         ("mteb:mock", ("--modality", "image"), "--modality: expected a benchmark of ours"),
     ],
 )

@@ -12,7 +12,7 @@ from mmembed.models.profiles import load_released
 from mmembed.models.sam2.opening import open_sam
 from mmembed.models.settings import DualEncoder, EmbedderSettings, QwenVL, Scratch, TimmTower
 from tests.cases import GOLDEN, WORDS
-from tests.models_hub import ModelHub, go_offline, go_online
+from tests.models_hub import go_offline, go_online
 
 COMMIT, NONE = "a" * 40, "f" * 40
 ROW = "VLM2Vec/VLM2Vec-V2.0"
@@ -43,14 +43,6 @@ OPENED = {
 by its profile, an adapter, dual encoders and a SAM 2."""
 
 
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    made = ModelHub()
-    go_online(monkeypatch, made.url, tmp_path / "cache")
-    yield made
-    made.close()
-
-
 def refusal(name, revision=None):
     started = time.monotonic()
     with pytest.raises(InputError) as refused:
@@ -60,11 +52,11 @@ def refusal(name, revision=None):
 
 
 @pytest.mark.parametrize("name", OPENED)
-def test_no_repository_no_revision_and_a_gated_one_are_told_apart(hub, name):
+def test_no_repository_no_revision_and_a_gated_one_are_told_apart(model_hub, name):
     missing = refusal(name)
-    hub.publish(name, {"README.md": b""}, (REVISION if name == ROW else None) or COMMIT)
+    model_hub.publish(name, {"README.md": b""}, (REVISION if name == ROW else None) or COMMIT)
     no_revision = refusal(name, NONE)
-    hub.gated.add(name)
+    model_hub.gated.add(name)
     gated = refusal(name)
 
     assert missing == (
@@ -73,23 +65,23 @@ def test_no_repository_no_revision_and_a_gated_one_are_told_apart(hub, name):
     )
     assert no_revision == (
         f"{name}: revision: expected a branch, tag or commit of the repository, got '{NONE}'; "
-        f"look at {hub.url}/{name}/commits/main"
+        f"look at {model_hub.url}/{name}/commits/main"
     )
     assert gated == (
         f"{name}: expected a repository that this login may read, got a gated one; "
-        f"accept its terms at {hub.url}/{name}, then run: hf auth login"
+        f"accept its terms at {model_hub.url}/{name}, then run: hf auth login"
     )
 
 
 @pytest.mark.parametrize("name", OPENED)
-def test_a_closed_port_and_the_offline_switch_are_told_apart(hub, name, tmp_path, monkeypatch):
-    hub.close()
+def test_a_closed_port_and_the_offline_switch_are_told_apart(model_hub, name, tmp_path, monkeypatch):
+    model_hub.close()
     refused = refusal(name)
     go_offline(monkeypatch)
     offline = refusal(name)
 
     at = f" at {REVISION}" if name == ROW and REVISION else ""
-    assert refused.startswith(f"{name}: expected an answer of the Hub ({hub.url}), got ConnectError: ")
+    assert refused.startswith(f"{name}: expected an answer of the Hub ({model_hub.url}), got ConnectError: ")
     assert refused.endswith("; check network and HF_ENDPOINT; or name a directory")
     assert offline == (
         f"{name}: expected a directory, or a Hub repository that lies in the cache while HF_HUB_OFFLINE is set, "
@@ -107,26 +99,26 @@ def test_a_hub_that_never_answers_is_waited_for_once(tmp_path, monkeypatch):
         assert "got ReadTimeout" in refusal("me/model")
 
 
-def test_a_hub_that_fails_is_not_made_up_for_by_an_older_copy(hub, tmp_path, monkeypatch):
-    hub.publish("me/model", {"README.md": b""}, COMMIT)
+def test_a_hub_that_fails_is_not_made_up_for_by_an_older_copy(model_hub, tmp_path, monkeypatch):
+    model_hub.publish("me/model", {"README.md": b""}, COMMIT)
     repository.fetched("me/model", "README.md", None)
-    hub.close()
+    model_hub.close()
 
     said = refusal("me/model")
 
     assert said.endswith(f"set HF_HUB_OFFLINE=1 to open commit {COMMIT} in the cache")
 
 
-def test_a_file_of_a_known_commit_is_not_tried_for_minutes(hub, tmp_path, monkeypatch):
-    hub.publish("me/model", {"README.md": b"", "embedder.yaml": b""}, COMMIT)
+def test_a_file_of_a_known_commit_is_not_tried_for_minutes(model_hub, tmp_path, monkeypatch):
+    model_hub.publish("me/model", {"README.md": b"", "embedder.yaml": b""}, COMMIT)
     repository.fetched("me/model", "README.md", None)
-    hub.close()
+    model_hub.close()
     monkeypatch.setattr(repository, "_reached", {})
 
     assert "expected an answer of the Hub" in refusal("me/model", COMMIT)
 
 
-def test_timms_own_weights_that_cannot_be_had_name_the_setting(hub):
+def test_timms_own_weights_that_cannot_be_had_name_the_setting(model_hub):
     scratch = DualEncoder(scratch=Scratch("clip"), image_tower=TimmTower("vit_tiny_patch16_224"))
 
     with pytest.raises(InputError, match=r"image_tower.pretrained: expected timm's weights .* no such repository"):
@@ -134,7 +126,7 @@ def test_timms_own_weights_that_cannot_be_had_name_the_setting(hub):
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "a/b/c", "../x", "me/model:tag"])
-def test_a_name_that_cannot_be_one_of_the_hub_is_a_directory_that_is_not_there(hub, name):
+def test_a_name_that_cannot_be_one_of_the_hub_is_a_directory_that_is_not_there(model_hub, name):
     with pytest.raises(InputError, match=f"{name}: expected a SAM 2: .* got no such directory; facebook/"):
         open_sam(name)
-    assert not hub.asked
+    assert not model_hub.asked

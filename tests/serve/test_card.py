@@ -190,16 +190,61 @@ def test_what_an_export_leaves_behind_is_said():
     assert "region-prompts" in ModelCard(card).data.tags
 
 
+def test_a_card_of_an_export_tells_nothing_of_what_was_left_behind(tmp_path):
+    model = small_embedder(regions=TextRegions())
+    exported = export_model(model, "hf", tmp_path / "hf", without_regions=True, without_video=True)
+    left = json.loads((exported.directory / "mmembed_export.json").read_text())["left"]
+
+    card = card_of(model, exported="hf", left=left)
+
+    assert left == ["regions", "video"]
+    assert "Embeds text and image in one space" in card
+    assert not {"region-prompts", "video-embedding"} & set(ModelCard(card).data.tags)
+    assert "| clips |" not in card
+    assert "| regions | none |" in card
+    assert "video" not in section(card, "Prompts")
+
+
+def test_scores_of_another_name_are_refused(chat, tmp_path):
+    (tmp_path / "products.csv").write_text("file;title\n")
+
+    with pytest.raises(InputError, match=r"products.csv: expected a file scores.json of an evaluation, got another name"):
+        card_of(chat, scores=[tmp_path / "products.csv"])
+
+
 def test_an_adapter_names_its_base(tmp_path, chat, monkeypatch):
     chat.save(tmp_path / "me/base")
     monkeypatch.chdir(tmp_path)
     adapted = Embedder(EmbedderSettings(QwenVL(path="me/base", min_side=0), RawPrompt(), lora=Lora(r=2, alpha=4)))
+    assert ModelCard(card_of(adapted)).data.base_model is None
+    # now it could lie on the Hub only
+    (tmp_path / "me").rename(tmp_path / "away")
 
     card = card_of(adapted)
-    data = ModelCard(card).data
+    data, of_export = ModelCard(card).data, ModelCard(card_of(adapted, exported="st")).data
 
     assert "| base | me/base |" in card
     assert (data.base_model, data.base_model_relation) == ("me/base", "adapter")
+    assert (of_export.base_model, of_export.base_model_relation) == ("me/base", "finetune")
+
+
+def test_a_model_of_the_hub_is_named_where_it_is_given_on(tmp_path, monkeypatch):
+    small_embedder().save(tmp_path / "me/base")
+    monkeypatch.chdir(tmp_path)
+    opened = Embedder.from_pretrained("me/base", device="cpu")
+    (tmp_path / "me").rename(tmp_path / "away")
+
+    card = card_of(opened, exported="st")
+
+    assert ModelCard(card).data.base_model == "me/base"
+    assert "Its weights come from [me/base](https://huggingface.co/me/base)." in card
+
+
+def test_an_instruction_is_written_before_a_bare_text_as_the_model_has_it():
+    card = card_of(family_embedder("qwen2", prompt=RawPrompt("\n")))
+
+    assert 'prompt="Find the picture.\\n")' in code_of(card, "sentence-transformers")[0]
+    assert '"input": ["Find the picture.\\na red circle"]' in code_of(card, "vLLM", "bash")[-1]
 
 
 def test_a_missing_licence_is_asked_for_and_that_of_the_base_suggested():

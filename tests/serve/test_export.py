@@ -121,6 +121,17 @@ def test_an_adapter_is_merged_in_the_export_and_not_in_the_model(tmp_path):
     assert float((model.encode(["a red circle"]) - before).abs().max()) <= 5e-7
 
 
+def test_a_model_that_trains_is_compared_at_rest_and_trains_on(tmp_path):
+    family_embedder("qwen2", loud=False).save(tmp_path / "base")
+    model = opened("qwen2", tmp_path / "base", lora=replace(lora_of("qwen2"), dropout=0.5)).train()
+    perturb(model)
+
+    done = export_model(model, "hf", tmp_path / "out")
+
+    assert max(done.compared.values()) <= 1e-5
+    assert model.training
+
+
 def test_added_tokens_are_in_the_tokenizer_and_the_table(tmp_path):
     model = family_embedder("qwen2_vl", resize="torchvision", special_tokens=SpecialTokens(("<emb>",))).eval()
     model = Embedder(replace(model.settings, prompt=ChatPrompt(answer="<emb>.")), texts=["a red circle"]).eval()
@@ -154,13 +165,20 @@ def test_vllm_is_said_to_resize_otherwise_and_by_how_much(tmp_path):
     assert float(note.split("differ by ")[1].split(" ")[0]) > 1e-5
 
 
-def test_a_model_in_half_precision_is_compared_in_float32(tmp_path):
-    model = family_embedder("qwen2", dtype="bfloat16").eval()
+@pytest.mark.parametrize("to", ["st", "hf"])
+def test_a_model_in_half_precision_is_compared_in_float32_and_itself_measured(to, tmp_path):
+    family_embedder("qwen2_vl", loud=False, resize="torchvision", dtype="bfloat16").save(tmp_path / "base")
+    model = opened("qwen2_vl", tmp_path / "base", lora=lora_of("qwen2_vl"), resize="torchvision", dtype="bfloat16")
+    perturb(model.eval())
 
-    done = export_model(model, "st", tmp_path / "out")
+    done = export_model(model, to, tmp_path / "out")
 
     assert max(done.compared.values()) <= 1e-5
+    assert any("video" in name for name in done.compared)
     assert json.loads((done.directory / "config.json").read_text())["dtype"] == "bfloat16"
+    (note,) = (note for note in done.notes if "the model itself, in bfloat16, gives vectors" in note)
+    # the adapter is in what was written, to the precision of its type
+    assert 1e-5 < float(note.split("differ by ")[1].split(" ")[0]) < 0.03
 
 
 REFUSED = {
@@ -190,6 +208,25 @@ def test_what_sentence_transformers_cannot_hold_is_refused_in_words(name, fresh_
         export_model(model, "st", tmp_path / "out")
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("prompt", "outer"), [(RawPrompt(), True), (ChatPrompt(), False)], ids=["raw", "no outer tokens"]
+)
+def test_a_clip_that_vllm_would_not_find_in_the_prompt_is_refused(prompt, outer, fresh_embedder, tmp_path):
+    model = fresh_embedder("qwen3_vl", prompt=prompt, clips=Clips(outer_tokens=outer)).eval()
+
+    with pytest.raises(InputError, match=r"clips: expected <\|vision_start\|>.*which it looks for.*--without-video"):
+        export_model(model, "vllm", tmp_path / "out")
+
+    done = export_model(model, "vllm", tmp_path / "out", without_video=True)
+    assert max(done.compared.values()) <= 1e-5
+
+
+def test_vllm_is_said_to_write_the_tokens_around_a_clip_by_its_own_rule(exported):
+    notes = exported("qwen3_vl", "chat", "vllm").notes
+
+    assert any("leave out the pair of tokens around all frames" in note for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +260,8 @@ def test_a_region_encoder_stays_behind_where_that_is_asked_for(fresh_embedder, t
 
     assert done.notes[0].startswith("the region encoder stayed behind")
     assert max(done.compared.values()) <= 1e-5
+    (note,) = (note for note in done.notes if "the model itself, with its region encoder, gives vectors" in note)
+    assert float(note.split("differ by ")[1].split(" ")[0]) <= 1e-5
 
 
 def test_positions_of_one_counter_leave_to_transformers_with_a_word(fresh_embedder, tmp_path):

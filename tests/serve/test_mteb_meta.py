@@ -93,9 +93,26 @@ def test_what_mteb_does_not_take_is_refused_in_its_words(scratch_embedder):
 def registered(saved):
     from mteb.models.model_implementations import MODEL_REGISTRY
 
-    meta = meta_of(Embedder.from_pretrained(saved, device="cpu"))
-    yield register(meta, saved)
-    del MODEL_REGISTRY[meta.name]
+    known = dict(MODEL_REGISTRY)
+    yield register(meta_of(Embedder.from_pretrained(saved, device="cpu")), saved)
+    MODEL_REGISTRY.clear()
+    MODEL_REGISTRY.update(known)
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_registered_model_keeps_its_instructions(saved):
+    own = {"prompts": {"query": "My words."}, "instruct": "all"}
+    meta = MtebEncoder(Embedder.from_pretrained(saved, device="cpu"), **own).mteb_model_meta
+
+    with pytest.raises(InputError, match=r"register local/toy-final: expected the instructions of .* got none"):
+        register(meta, saved)
+    register(meta, saved, **own)
+    model = mteb.get_model("local/toy-final", device="cpu")
+
+    task = mteb.get_task("NFCorpus").metadata
+    assert model.get_task_instruction(task, mteb.types.PromptType.query) == "My words."
+    assert model.instruct == "all"
+    assert model.mteb_model_meta.experiment_name == meta.experiment_name
 
 
 def test_a_registered_model_is_found_by_its_name_and_its_results_lie_by_its_revision(registered, tmp_path):

@@ -8,32 +8,27 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from huggingface_hub import ModelCard
 
 from mmembed import Embedder
 from mmembed.errors import InputError
 from mmembed.models.settings import EmbedderSettings, LatentAttention, Lora, QwenVL, RawPrompt, Sam2Regions
+from mmembed.recipe import Recipe
 from mmembed.serve.export import export_model
 from mmembed.serve.hub import push_to_hub
 from mmembed.serve.pushable import pushable
+from mmembed.settings import dump_yaml, read_settings
 from scripts.push import main
 from tests.cases import TINY, small_embedder
 from tests.families import family_embedder, perturb
-from tests.models_hub import ModelHub, go_offline, go_online
+from tests.models_hub import go_offline
 
 ROOT = Path(__file__).parents[2]
 ITEMS = ["a red dress", {"text": "blue", "instruction": "Find it."}]
 FEW = LatentAttention(latents=2, heads=2)
 # the Hub's client says it of itself
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    made = ModelHub()
-    go_online(monkeypatch, made.url, tmp_path / "cache")
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")
@@ -55,44 +50,44 @@ def run_of(folder, model, state="done"):
     return folder
 
 
-def test_what_is_pushed_opens_by_its_name_with_equal_vectors(hub, saved, model, capsys):
+def test_what_is_pushed_opens_by_its_name_with_equal_vectors(model_hub, saved, model, capsys):
     assert main(["--model", str(saved), "--repo", "me/model", "--licence", "mit", "--private"]) == 0
 
-    commit = hub.branches["me/model"]["main"]
+    commit = model_hub.branches["me/model"]["main"]
     opened = Embedder.from_pretrained("me/model", device="cpu", revision=commit)
     assert torch.equal(opened.encode(ITEMS), model.encode(ITEMS))
     assert f"from_pretrained('me/model', revision='{commit}')" in capsys.readouterr().out
-    assert hub.private["me/model"]
-    assert ModelCard(hub.files("me/model")["README.md"].decode()).data.license == "mit"
-    assert set(hub.files("me/model")) - {"README.md", ".gitattributes"} == {p.name for p in saved.iterdir()}
+    assert model_hub.private["me/model"]
+    assert ModelCard(model_hub.files("me/model")["README.md"].decode()).data.license == "mit"
+    assert set(model_hub.files("me/model")) - {"README.md", ".gitattributes"} == {p.name for p in saved.iterdir()}
     assert "README.md" not in {p.name for p in saved.iterdir()}
 
 
-def test_a_second_push_is_one_commit_that_takes_stale_parts_away(hub, saved, model, tmp_path):
+def test_a_second_push_is_one_commit_that_takes_stale_parts_away(model_hub, saved, model, tmp_path):
     first = push_to_hub(saved, "me/model", licence="mit")
-    hub.commits_of["me/model"][first.commit]["picture.png"] = b"of the owner"
-    requests = len(hub.asked)
+    model_hub.commits_of["me/model"][first.commit]["picture.png"] = b"of the owner"
+    requests = len(model_hub.asked)
 
     second = push_to_hub(small_embedder(), "me/model", licence="mit")
 
-    assert len([path for verb, path in hub.asked[requests:] if "/commit/" in path]) == 1
-    assert "pooler.safetensors" in hub.commits_of["me/model"][first.commit]
-    assert "pooler.safetensors" not in hub.files("me/model")
-    assert hub.files("me/model")["picture.png"] == b"of the owner"
+    assert len([path for verb, path in model_hub.asked[requests:] if "/commit/" in path]) == 1
+    assert "pooler.safetensors" in model_hub.commits_of["me/model"][first.commit]
+    assert "pooler.safetensors" not in model_hub.files("me/model")
+    assert model_hub.files("me/model")["picture.png"] == b"of the owner"
     old = Embedder.from_pretrained("me/model", device="cpu", revision=first.commit)
     assert torch.equal(old.encode(ITEMS), model.encode(ITEMS))
     assert second.url.endswith(second.commit)
 
 
-def test_a_branch_is_made_and_main_stays(hub, saved):
+def test_a_branch_is_made_and_main_stays(model_hub, saved):
     first = push_to_hub(saved, "me/model", licence="mit")
     push_to_hub(small_embedder(), "me/model", licence="mit", branch="next")
 
-    assert hub.branches["me/model"]["main"] == first.commit
-    assert "pooler.safetensors" not in hub.files("me/model", "next")
+    assert model_hub.branches["me/model"]["main"] == first.commit
+    assert "pooler.safetensors" not in model_hub.files("me/model", "next")
 
 
-def test_an_adapter_is_pushed_and_opens_on_its_base(hub, tmp_path):
+def test_an_adapter_is_pushed_and_opens_on_its_base(model_hub, tmp_path):
     push_to_hub(small_embedder(), "me/base", licence="cc-by-nc-4.0")
     on_base = EmbedderSettings(QwenVL(path="me/base", min_side=0), RawPrompt(), lora=Lora(r=2, alpha=4, dropout=0.0))
     adapted = Embedder(on_base).eval()
@@ -105,12 +100,12 @@ def test_an_adapter_is_pushed_and_opens_on_its_base(hub, tmp_path):
     assert pushed.warnings == (
         "Its base me/base is under cc-by-nc-4.0, for non-commercial use only, which mit cannot undo",
     )
-    assert "adapter/adapter_model.safetensors" in hub.files("me/adapter")
+    assert "adapter/adapter_model.safetensors" in model_hub.files("me/adapter")
     opened = Embedder.from_pretrained("me/adapter", device="cpu")
     assert torch.equal(opened.encode(ITEMS), adapted.encode(ITEMS))
 
 
-def test_a_run_that_is_done_brings_its_recipe(hub, model, tmp_path):
+def test_a_run_that_is_done_brings_its_recipe(model_hub, model, tmp_path):
     run = run_of(tmp_path / "run", small_embedder())
 
     for path in (run, run / "final"):
@@ -118,20 +113,58 @@ def test_a_run_that_is_done_brings_its_recipe(hub, model, tmp_path):
         assert (found.folder, found.recipe) == (run / "final", run / "recipe.yaml")
 
 
-def test_an_export_is_pushed_with_the_card_of_what_it_was_made_of(hub, tmp_path):
+def test_an_export_is_pushed_with_the_card_of_what_it_was_made_of(model_hub, tmp_path):
     small_embedder().save(tmp_path / "model")
     export_model(Embedder.from_pretrained(tmp_path / "model", device="cpu"), "st", tmp_path / "st")
 
-    with pytest.raises(InputError, match=r"expected the embedder that this export was made of.*--of DIR_OR_ID"):
-        push_to_hub(tmp_path / "st", "me/st", licence="mit")
-    push_to_hub(tmp_path / "st", "me/st", licence="mit", of=str(tmp_path / "model"))
+    push_to_hub(tmp_path / "st", "you/st", licence="mit", of=str(tmp_path / "model"))
+    push_to_hub(tmp_path / "st", "me/st", licence="mit")
 
-    files = hub.files("me/st")
+    files = model_hub.files("me/st")
     assert {"modules.json", "1_Pooling/config.json", "mmembed_export.json"} <= files.keys()
     assert 'SentenceTransformer("me/st")' in files["README.md"].decode()
+    assert files["README.md"].decode().replace("me/st", "you/st") == model_hub.files("you/st")["README.md"].decode()
+    # where it lay on this machine is nobody else's
+    assert str(tmp_path) in (tmp_path / "st/mmembed_export.json").read_text()
+    assert not any(str(tmp_path).encode() in content for content in files.values())
+    assert json.loads(files["mmembed_export.json"])["to"] == "st"
 
 
-def test_a_dry_run_lists_the_files_and_shows_the_card(hub, saved, capsys, tmp_path):
+@pytest.mark.parametrize("as_adapter", [False, True])
+def test_an_export_of_a_run_has_its_training_on_its_card(model_hub, tmp_path, as_adapter):
+    model = small_embedder()
+    if as_adapter:
+        model.save(tmp_path / "base")
+        path = str(tmp_path / "base")
+        model = Embedder(EmbedderSettings(QwenVL(path=path, min_side=0), RawPrompt(), lora=Lora(r=2, alpha=4)))
+    run = run_of(tmp_path / "run", model)
+    (run / "recipe.yaml").write_text(dump_yaml(read_settings(Recipe, yaml.safe_load(TINY), where="tiny")))
+    opened = Embedder.from_pretrained(run / "final", device="cpu")
+    export_model(opened, "hf", tmp_path / "hf", without_video=True)
+
+    push_to_hub(tmp_path / "hf", "me/hf", licence="mit")
+
+    assert "Recipe `tiny`, seed 0" in model_hub.files("me/hf")["README.md"].decode()
+
+
+def test_what_an_export_was_made_of_is_asked_for_where_it_is_gone(model_hub, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small_embedder().save(tmp_path / "model")
+    export_model(Embedder.from_pretrained("model", device="cpu"), "hf", tmp_path / "gone")
+    export_model(family_embedder("qwen2").eval(), "hf", tmp_path / "scratch")
+    (tmp_path / "model").rename(tmp_path / "moved")
+    call = ["--repo", "me/hf", "--licence", "mit"]
+
+    for folder, got in (("gone", str(tmp_path / "model")), ("scratch", "no word of it in its record")):
+        assert main(["--model", folder, *call]) == 2
+        said = capsys.readouterr().err
+        assert f"{folder}: expected the embedder that this export was made of" in said
+        assert got in said
+        assert "--of DIR_OR_ID" in said
+    assert main(["--model", "gone", *call, "--of", "moved", "--dry-run"]) == 0
+
+
+def test_a_dry_run_lists_the_files_and_shows_the_card(model_hub, saved, capsys, tmp_path):
     command = ["--model", str(saved), "--repo", "me/model", "--licence", "mit", "--dry-run"]
 
     assert main(command) == 0
@@ -142,7 +175,7 @@ def test_a_dry_run_lists_the_files_and_shows_the_card(hub, saved, capsys, tmp_pa
     assert f"{size:>15,}  model.safetensors" in shown
     assert "files would go to me/model" in shown
     assert shown.endswith((tmp_path / "card.md").read_text() + "\n")
-    assert not hub.commits_of
+    assert not model_hub.commits_of
 
 
 @pytest.mark.parametrize(
@@ -204,11 +237,11 @@ def test_a_part_of_this_machine_is_not_pushed(tmp_path):
         (("--licence", "mit", "--scores", "none.json"), "expected scores of an evaluation"),
     ],
 )
-def test_what_is_missing_is_said_before_anything_is_uploaded(hub, saved, capsys, options, said):
+def test_what_is_missing_is_said_before_anything_is_uploaded(model_hub, saved, capsys, options, said):
     assert main(["--model", str(saved), "--repo", "me/model", *options]) == 2
 
     assert said in capsys.readouterr().err
-    assert not hub.asked
+    assert not model_hub.asked
 
 
 @pytest.mark.parametrize(
@@ -219,43 +252,43 @@ def test_what_is_missing_is_said_before_anything_is_uploaded(hub, saved, capsys,
         ((500, "Broken"), "me/model: expected an answer of the Hub"),
     ],
 )
-def test_a_hub_that_refuses_says_so_in_words(hub, saved, capsys, refuses, said):
-    hub.refuses = refuses
+def test_a_hub_that_refuses_says_so_in_words(model_hub, saved, capsys, refuses, said):
+    model_hub.refuses = refuses
 
     assert main(["--model", str(saved), "--repo", "me/model", "--licence", "mit"]) == 2
 
     assert said in capsys.readouterr().err
-    assert not hub.commits_of
+    assert not model_hub.commits_of
 
 
-def test_an_upload_that_breaks_off_leaves_nothing_behind(hub, saved, capsys):
+def test_an_upload_that_breaks_off_leaves_nothing_behind(model_hub, saved, capsys):
     first = push_to_hub(small_embedder(), "me/model", licence="mit")
-    hub.breaks_off = True
+    model_hub.breaks_off = True
 
     assert main(["--model", str(saved), "--repo", "me/model", "--licence", "mit"]) == 2
 
     said = capsys.readouterr().err
     assert "me/model: expected an upload that the Hub takes, got Error while uploading" in said
     assert "nothing was committed: push again" in said
-    assert hub.branches["me/model"]["main"] == first.commit
+    assert model_hub.branches["me/model"]["main"] == first.commit
 
 
-def test_a_commit_of_somebody_else_meanwhile_is_not_written_over(hub, saved, capsys):
-    hub.race = True
+def test_a_commit_of_somebody_else_meanwhile_is_not_written_over(model_hub, saved, capsys):
+    model_hub.race = True
 
     assert main(["--model", str(saved), "--repo", "me/model", "--licence", "mit"]) == 2
 
     assert "expected a branch that nobody else writes to, got another commit meanwhile" in capsys.readouterr().err
-    assert hub.branches["me/model"]["main"] == "9" * 40
+    assert model_hub.branches["me/model"]["main"] == "9" * 40
 
 
-def test_a_private_model_does_not_go_to_a_public_repository(hub, saved, capsys):
-    hub.publish("me/model", {".gitattributes": b""}, "0" * 40)
+def test_a_private_model_does_not_go_to_a_public_repository(model_hub, saved, capsys):
+    model_hub.publish("me/model", {".gitattributes": b""}, "0" * 40)
 
     assert main(["--model", str(saved), "--repo", "me/model", "--licence", "mit", "--private"]) == 2
 
     assert "expected a private repository, got a public one that is there already" in capsys.readouterr().err
-    assert hub.branches["me/model"]["main"] == "0" * 40
+    assert model_hub.branches["me/model"]["main"] == "0" * 40
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "phi3_v", "mllama", "llama", "bert", "xlm-roberta", "clip", "siglip"])
@@ -272,9 +305,9 @@ def test_all_that_is_exported_is_part_of_a_model(to, tmp_path):
     assert pushable(tmp_path / to).exported == to
 
 
-def test_no_network_and_the_offline_switch_are_told_apart(hub, saved, capsys, monkeypatch):
+def test_no_network_and_the_offline_switch_are_told_apart(model_hub, saved, capsys, monkeypatch):
     command = ["--model", str(saved), "--repo", "me/model", "--licence", "mit"]
-    hub.close()
+    model_hub.close()
 
     assert main(command) == 2
     assert "expected an answer of the Hub" in capsys.readouterr().err
@@ -283,10 +316,10 @@ def test_no_network_and_the_offline_switch_are_told_apart(hub, saved, capsys, mo
     assert "me/model: expected a network, got HF_HUB_OFFLINE is set; unset it to push" in capsys.readouterr().err
 
 
-def test_the_command_pushes_as_its_users_start_it(hub, saved, tmp_path):
+def test_the_command_pushes_as_its_users_start_it(model_hub, saved, tmp_path):
     environment = os.environ | {
-        "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": str(ROOT),
+        "HF_ENDPOINT": model_hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": str(ROOT),
     }  # fmt: skip
 
     done = subprocess.run(
@@ -296,4 +329,4 @@ def test_the_command_pushes_as_its_users_start_it(hub, saved, tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "embedder.yaml" in hub.files("me/model")
+    assert "embedder.yaml" in model_hub.files("me/model")

@@ -4,7 +4,8 @@ What is written is opened there and compared with the model before it takes its 
 otherwise is refused in words.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ from mmembed.models.settings import ChatPrompt
 from mmembed.serve.export.check import compare
 from mmembed.serve.export.layout import is_bare_text, words_of, write_modules, write_readme
 from mmembed.serve.export.refusals import Target, check_target, left_unsaid, takes_video
+from mmembed.serve.export.source import OF, source_of
 from mmembed.serve.export.template import chat_template
 from mmembed.serve.export.vllm import check_pooling
 
@@ -67,17 +69,32 @@ def export_model(
     check_target(model, to, without_regions=without_regions, without_video=without_video)
     video = takes_video(model) and not without_video
     notes = left_unsaid(model, to, video=video)
+    left = []
     if model.settings.regions is not None:
+        left.append("regions")
         notes.insert(0, "the region encoder stayed behind: what is exported embeds whole pictures only")
     if takes_video(model) and not video:
+        left.append("video")
         notes.insert(0, "the reading of clips stayed behind")
     with whole_directory(target) as part:
         _write(model, to, part, video=video)
-        compared = compare(model, to, part, video=video)
+        with _at_rest(model):
+            compared = compare(model, to, part, video=video)
         notes += compared.notes
         about = {"to": to, "mmembed": version("mmembed"), "compared": dict(compared.differences), "notes": notes}
-        write_json(part / RECORD, about)
+        write_json(part / RECORD, about | {"left": left, OF: source_of(model)})
     return Exported(target, compared.differences, tuple(notes))
+
+
+@contextmanager
+def _at_rest(model: Embedder) -> Iterator[None]:
+    """A block in which a model that trains drops nothing out."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def refuse_taken(target: Path, *, overwrite: bool) -> None:

@@ -1,6 +1,6 @@
 """An export opened by its target and compared with the model that it was made of."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -67,7 +67,22 @@ def compare(model: Embedder, to: Target, directory: Path, *, video: bool) -> Com
             got=f"{len(over)} of {len(found)} inputs differ: {told}",
             remedy="nothing was written; report this with the model's embedder.yaml",
         )  # fmt: skip
-    return Compared(found, tuple(_drifts(ours, to, directory, made, uneven=uneven)))
+    drifts = (*_apart(model, ours, tried), *_drifts(ours, to, directory, made, uneven=uneven))
+    return Compared(found, drifts)
+
+
+def _apart(model: Embedder, ours: Embedder, tried: Sequence[Example]) -> Iterator[str]:
+    """How far the model itself is from what was compared, where that is not the model."""
+    if ours is model:
+        return
+    settings: Any = model.settings
+    how = [f"in {settings.backbone.dtype}"] if settings.backbone.dtype != "float32" else []
+    how += ["with its region encoder"] if settings.regions is not None else []
+    drift = max(_largest(model.encode(example.items), ours.encode(example.items)) for example in tried)
+    yield (
+        f"the exported weights were compared in float32: the model itself, {' and '.join(how)}, gives vectors that "
+        f"differ by {drift:.1g} from theirs on these inputs"
+    )
 
 
 def _drifts(model: Embedder, to: Target, directory: Path, made: Compare, *, uneven: bool) -> Iterator[str]:

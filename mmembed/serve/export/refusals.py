@@ -64,6 +64,8 @@ def left_unsaid(model: Embedder, to: Target, *, video: bool) -> list[str]:
         )
         if video:
             notes.append("vLLM picks the frames of a clip, and writes their times, by its own rules")
+            if plain_backbone(model.backbone).model.config.model_type == "qwen3_vl":
+                notes.append("vLLM may leave out the pair of tokens around all frames of a clip, by its version")
     if to != "hf" and reads_pictures(model.backbone):
         notes.append("give the fields of an item in the order video, image, text: their order is that of the prompt")
     rope = getattr(model.backbone.language_config, "rope_parameters", None) or {}
@@ -131,6 +133,7 @@ def _check_pictures(model: Embedder, to: Target, without_video: bool) -> None:
 def _check_clips(model: Embedder, to: Target) -> None:
     settings: Any = model.settings.backbone
     clips = getattr(settings, "clips", Clips())
+    kind = plain_backbone(model.backbone).model.config.model_type
     without = "--without-video exports the rest; or use the model here"
     if (clips.resize or settings.resize) == "pil":
         _refuse(
@@ -142,8 +145,14 @@ def _check_clips(model: Embedder, to: Target) -> None:
     if clips.stills_factor is not None:
         got = f"stills_factor: {clips.stills_factor}"
         _refuse(to, "clips", "one resize of a frame: its processors have no other", got, without)
-    if clips.total_pixels is not None and plain_backbone(model.backbone).model.config.model_type != "qwen3_vl":
+    if clips.total_pixels is not None and kind != "qwen3_vl":
         _refuse(to, "clips", "a bound for each frame: its processor has no such bound of all", "total_pixels", without)
+    if to == "vllm" and kind == "qwen3_vl" and (isinstance(model.settings.prompt, RawPrompt) or not clips.outer_tokens):
+        # transformers puts the frames in the place of the one token, vLLM in that of all three
+        _refuse(
+            to, "clips", "<|vision_start|><|video_pad|><|vision_end|> in the prompt, which it looks for",
+            "a prompt with <|video_pad|> alone", f"{without}, or --to st",
+        )  # fmt: skip
 
 
 def _about_pictures(settings: Any, clips: bool) -> list[str]:

@@ -11,6 +11,7 @@ import sys
 import unicodedata
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 
 from mmembed.models.settings import ChatPrompt, PromptStyle, RawPrompt
 
@@ -178,10 +179,9 @@ def _instructed(style: ChatPrompt) -> str:
     """The instruction as the style has it: with punctuation at its end, or the style's own where there is none."""
     made = ""
     if style.punctuate:
-        marks = "".join(filter(_is_punctuation, map(chr, range(sys.maxunicode + 1))))
         made = f"""\
 {{%- if ns.instruction is not none -%}}{{%- set ns.instruction = ns.instruction.strip() or none -%}}{{%- endif -%}}
-{{%- if ns.instruction is not none and ns.instruction[-1] not in {_said(marks)} -%}}
+{{%- if ns.instruction is not none and ns.instruction[-1] not in {_said(_punctuation())} -%}}
 {{%- set ns.instruction = ns.instruction ~ '.' -%}}
 {{%- endif -%}}
 """
@@ -191,8 +191,10 @@ def _instructed(style: ChatPrompt) -> str:
     return made
 
 
-def _is_punctuation(character: str) -> bool:
-    return unicodedata.category(character).startswith("P")
+@cache
+def _punctuation() -> str:
+    every = map(chr, range(sys.maxunicode + 1))
+    return "".join(character for character in every if unicodedata.category(character).startswith("P"))
 
 
 def _text(value: str) -> str:

@@ -83,9 +83,8 @@ class MtebEncoder(AbsEncoder):
                 "instruct", expected="queries, all or none", got=f"'{instruct}'",
                 remedy=nearest(instruct, get_args(Instruct)),
             )  # fmt: skip
-        asked = {"prompts": dict(prompts) if prompts else None, "instruct": instruct}
-        self.mteb_model_meta = meta or meta_of(model, experiment_kwargs=_experiment(asked))
-        self.prompts_dict: Any = asked["prompts"]
+        self.mteb_model_meta = meta or meta_of(model, experiment_kwargs=experiment(prompts, instruct))
+        self.prompts_dict: Any = dict(prompts) if prompts else None
         self.instruct = instruct or ("none" if isinstance(model.settings.backbone, DualEncoder) else "queries")
         self.processes, self.bars = processes, bars
         if crew is None:
@@ -179,8 +178,9 @@ class MtebEncoder(AbsEncoder):
         return out
 
 
-def _experiment(asked: Mapping[str, Any]) -> dict[str, str] | None:
-    """Names instructions that are not the usual ones."""
+def experiment(prompts: Prompts | None, instruct: Instruct | None) -> dict[str, str] | None:
+    """What mteb calls instructions that are not the usual ones; None for those."""
+    asked = {"prompts": dict(prompts) if prompts else None, "instruct": instruct}
     if not any(asked.values()):
         return None
     return {"instructions": fingerprint(json.dumps(asked, sort_keys=True, default=dict))[:ID_DIGITS]}

@@ -18,7 +18,7 @@ from mmembed.models.profiles import Released, load_released, released_names
 from mmembed.models.settings import DualEncoder
 
 if TYPE_CHECKING:
-    from mmembed.serve.mteb.encoder import MtebEncoder
+    from mmembed.serve.mteb.encoder import Instruct, MtebEncoder, Prompts
 
 NO_LIMIT = 1 << 30
 """Tokenizers without a limit of their own say a number far beyond this."""
@@ -95,30 +95,63 @@ def modalities_of(model: Embedder) -> tuple[str, ...]:
     return tuple(name for name, item in trials.items() if _reads(model, item))
 
 
-def register(meta: ModelMeta, model: str | Path, **options: Any) -> ModelMeta:
+def register(
+    meta: ModelMeta,
+    model: str | Path,
+    *,
+    prompts: "Prompts | None" = None,
+    instruct: "Instruct | None" = None,
+    **options: Any,
+) -> ModelMeta:
     """Let ``mteb.get_model(meta.name)`` open a model; for this process, out of mteb's tree.
 
     Args:
         meta: what :func:`meta_of` gave.
         model: directory or Hub id, as :meth:`Embedder.from_pretrained` takes it.
-        options: its other arguments.
+        prompts: instructions in place of the tasks' own, as :class:`MtebEncoder` takes them.
+        instruct: who gets tasks' own instructions, likewise.
+        options: other arguments of :meth:`Embedder.from_pretrained`.
 
     Returns:
         The meta with a loader.
+
+    Raises:
+        InputError: a meta of an encoder with other instructions.
     """
+    from mmembed.serve.mteb.encoder import experiment
+
+    said, own = dict(meta.experiment_kwargs or {}), experiment(prompts, instruct) or {}
+    if said.get("instructions") not in (None, own.get("instructions")):
+        raise InputError(
+            f"register {meta.name}", expected="the instructions of the encoder whose meta this is",
+            got="others" if own else "none", remedy="give prompts and instruct as MtebEncoder had them",
+        )  # fmt: skip
+    given = {"prompts": dict(prompts) if prompts else None, "instruct": instruct}
+    options |= {name: value for name, value in given.items() if value is not None}
     loadable = meta.model_copy(update={"loader": open_registered, "loader_kwargs": {"model": str(model), **options}})
     MODEL_REGISTRY[str(meta.name)] = loadable
     return loadable
 
 
 def open_registered(
-    name: str, revision: str | None = None, *, model: str, device: str | None = None, **options: Any
+    name: str,
+    revision: str | None = None,
+    *,
+    model: str,
+    device: str | None = None,
+    prompts: "Prompts | None" = None,
+    instruct: "Instruct | None" = None,
+    instructions: str | None = None,
+    **options: Any,
 ) -> "MtebEncoder":
-    """What mteb calls to open a registered model; ``name`` and ``revision`` are those of its meta."""
+    """What mteb calls to open a registered model; ``name`` and ``revision`` are those of its meta.
+
+    ``instructions`` is the meta's name of ``prompts`` and ``instruct``, which :func:`register` compared.
+    """
     from mmembed.serve.mteb.encoder import MtebEncoder
 
     opened = Embedder.from_pretrained(model, device=device, **options)
-    return MtebEncoder(opened, meta_of(opened, name, revision=revision))
+    return MtebEncoder(opened, meta_of(opened, name, revision=revision), prompts=prompts, instruct=instruct)
 
 
 def _reads(model: Embedder, item: Item) -> bool:

@@ -7,10 +7,12 @@ from typing import get_args
 
 from mteb.abstasks.task_metadata import TaskCategory
 
+from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import Task
 from mmembed.evaluation.metrics import metric_and_k
 from mmembed.evaluation.retrieval_set import RetrievalSet
 from mmembed.evaluation.vectors import asked
+from mmembed.evaluation.written import written
 from mmembed.items import Item, Page, Video
 from mmembed.models.settings import Side
 
@@ -54,6 +56,21 @@ def loosened(task: Task) -> Task:
     return replace(task, ties="index", query_layout=None, target_layout=None, wordings={})
 
 
+def ways_of(task: Task, side: Side, items: Mapping[str, Item]) -> dict[str, tuple[Item, ...]]:
+    """The items of a side under the row's prompts, several texts made one by its join, in each way that it writes them.
+
+    Raises:
+        InputError: texts that the join cannot write; task and item are named.
+    """
+    found = {}
+    for name, item in asked(task, side, items).items():
+        try:
+            found[name] = (item,) if task.join is None else written(task, side, item)
+        except InputError as error:
+            raise error.within(f"{task.name}: {side} {name}") from None
+    return found
+
+
 def category_of(queries: Sequence[Item], targets: Sequence[Item]) -> str:
     """What mteb calls a task from items to items, e.g. ``it2i``."""
     return "2".join("".join(_LETTERS[name] for name in sorted(kinds_of(side))) for side in (queries, targets))
@@ -79,8 +96,6 @@ def _of_row(task: Task) -> Iterator[str]:
         yield "mteb does not permute grades as published"
     if task.query_regions != "region":
         yield f"its regions are shown as '{task.query_regions}', and mteb has none"
-    if task.join is not None:
-        yield f"several texts of a query become one by a join ({task.join}), and a row of mteb has one text"
     for name in ("query_layout", "target_layout", "query_text", "target_text"):
         if getattr(task, name) is not None:
             yield f"its prompts are spelt out ({name}), and a model asked by mteb writes its own"
@@ -104,7 +119,10 @@ def _of_data(task: Task, data: RetrievalSet) -> Iterator[str]:
         yield "its grades are not whole numbers"
     sides: tuple[tuple[Side, Mapping[str, Item]], ...] = (("query", data.queries), ("target", data.corpus))
     for side, items in sides:
-        yield from _of_items(side, asked(task, side, items))
+        ways = ways_of(task, side, items)
+        if (most := max(map(len, ways.values()))) > 1:
+            yield f"a query is written in {most} ways whose vectors are averaged (join {task.join}), in mteb in one"
+        yield from _of_items(side, {name: own[0] for name, own in ways.items()})
     category = category_of(list(data.queries.values()), list(data.corpus.values()))
     if category not in get_args(TaskCategory):
         yield f"mteb has no tasks from and to these kinds of rows ({category})"

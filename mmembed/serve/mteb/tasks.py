@@ -15,11 +15,11 @@ from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import Benchmark, Task
 from mmembed.evaluation.metrics import metric_and_k
 from mmembed.evaluation.retrieval_set import RetrievalSet, read_retrieval_set
-from mmembed.evaluation.vectors import asked
 from mmembed.items import Item, Media, Page, Video
 from mmembed.media.pages import render_page
 from mmembed.media.settings import MediaSettings
-from mmembed.serve.mteb.refusals import METRICS, category_of, kinds_of, loosened, why_not
+from mmembed.models.settings import Side
+from mmembed.serve.mteb.refusals import METRICS, category_of, kinds_of, loosened, ways_of, why_not
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +48,8 @@ class OurTask(AbsTaskRetrieval):
         if self.data_loaded:
             return
         split = {
-            "queries": _table(asked(self.row, "query", self.data.queries)),
-            "corpus": _table(asked(self.row, "target", self.data.corpus)),
+            "queries": _table(_sent(self.row, "query", self.data.queries)),
+            "corpus": _table(_sent(self.row, "target", self.data.corpus)),
             "relevant_docs": _relevant(self.row, self.data),
             "top_ranked": _candidates(self.row, self.data),
         }
@@ -119,7 +119,7 @@ def _refusal(name: str, reason: str) -> InputError:
 
 def _metadata(task: Task, data: RetrievalSet, benchmark: str) -> TaskMetadata:
     kind, k = metric_and_k(task.metric)
-    queries, targets = asked(task, "query", data.queries), asked(task, "target", data.corpus)
+    queries, targets = _sent(task, "query", data.queries), _sent(task, "target", data.corpus)
     words = {"query": _words(queries), "document": _words(targets)}
     values = list(queries.values()), list(targets.values())
     kinds = kinds_of(values[0]) | kinds_of(values[1])
@@ -138,6 +138,11 @@ def _metadata(task: Task, data: RetrievalSet, benchmark: str) -> TaskMetadata:
         "prompt": {side: said for side, said in words.items() if said},
     }
     return TaskMetadata(**fields)
+
+
+def _sent(task: Task, side: Side, items: Mapping[str, Item]) -> dict[str, Item]:
+    """The items of a side as mteb gets them."""
+    return {name: ways[0] for name, ways in ways_of(task, side, items).items()}
 
 
 def _words(items: Mapping[str, Item]) -> str:
