@@ -124,6 +124,12 @@ def make_parser(settings: type, **options: Any) -> jsonargparse.ArgumentParser:
     return parser
 
 
+@functools.cache
+def _parser_of(settings: type) -> jsonargparse.ArgumentParser:
+    # making one takes longer than what it parses
+    return make_parser(settings)
+
+
 def read_settings(
     settings: type[T], values: Mapping[str, Any], *, where: object = "settings", overrides: Sequence[str] = ()
 ) -> T:
@@ -139,7 +145,7 @@ def read_settings(
     if overrides:
         values, overrides = _set_deep(settings, values, overrides)
     check_keys(settings, values, where, options)
-    parser = make_parser(settings)
+    parser = _parser_of(cast(type, settings))
     # the plain values go in as a file would: through --config, so that an override may reach inside a mapping
     text = yaml.safe_dump(dict(values), sort_keys=False)
     try:

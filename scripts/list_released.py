@@ -3,7 +3,10 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import OVERALL, Benchmark, read_benchmark
@@ -26,6 +29,7 @@ EXAMPLE = """examples:
   python scripts/list_released.py --write         renew the table of docs/released.md"""
 
 
+@cache
 def published_scores() -> dict[str, list[str]]:
     """What was published of each model's scores, in words, by the name of the entry."""
     found: dict[str, list[str]] = {}

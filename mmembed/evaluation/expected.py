@@ -260,9 +260,13 @@ def _read_entry(entry: Mapping[str, Any], where: str) -> Expected:
             f"{where}.scores", expected="a mapping of task to score", got=repr(given), remedy="write task: 0.582 lines"
         )
     scores = {str(task): score if isinstance(score, Mapping) else {"score": score} for task, score in given.items()}
-    for task, score in scores.items():  # alone first: an error then names the task
-        read_settings(ExpectedScore, score, where=f"{where}.scores.{task}")
-    return read_settings(Expected, {**entry, "scores": scores}, where=where)
+    try:
+        return read_settings(Expected, {**entry, "scores": scores}, where=where)
+    except InputError:
+        # a score that is refused alone, too, is named with its task
+        for task, score in scores.items():
+            read_settings(ExpectedScore, score, where=f"{where}.scores.{task}")
+        raise
 
 
 def _check_tolerance(tolerance: float) -> None:

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from mmembed.errors import InputError
-from mmembed.models.hub import in_words, read_json, where_of
+from mmembed.models.backbones.dual_encoder.said import CONFIG as OPEN_CLIP_CONFIG
+from mmembed.models.hub import find_file, in_words, read_json, where_of
 from mmembed.models.profiles import Released
 from mmembed.models.settings import EmbedderSettings
 
 OPEN_CLIP = "open_clip"
-"""The architecture of rows that have no ``config.json``."""
+"""The architecture of rows whose layout is open_clip's, which may have a ``config.json`` besides."""
 POOLING_FILE = "1_Pooling/config.json"
 _POOLERS = {"LastToken": "lasttoken", "MeanToken": "mean"}
 
@@ -26,14 +27,14 @@ def refuse_contradictions(settings: EmbedderSettings, row: Released | None, mode
     Raises:
         InputError: another architecture than the row's, or another pooling than the profile's.
     """
-    if row is not None and row.architecture == OPEN_CLIP:
-        return
     backbone: Any = settings.backbone
     if not (Path(backbone.path).is_dir() or "/" in backbone.path):
         return
     with in_words(backbone.path, "a directory or Hub id", "check the name"):
         where = where_of(backbone.path, backbone.revision)
-        said = read_json(backbone.path, "config.json", where).get("model_type")
+        is_open_clip = row is not None and row.architecture == OPEN_CLIP
+        is_as_said = is_open_clip and find_file(backbone.path, OPEN_CLIP_CONFIG, where) is not None
+        said = OPEN_CLIP if is_as_said else read_json(backbone.path, "config.json", where).get("model_type")
         pooling = read_json(backbone.path, POOLING_FILE, where)
     if row is not None and said is not None and said != row.architecture:
         raise InputError(
@@ -53,7 +54,7 @@ def _modes(pooling: dict[str, Any]) -> set[str]:
     """The pooling modes that a file of sentence-transformers turns on, in its newer schema or its older one."""
     if "pooling_mode" in pooling:
         mode = pooling["pooling_mode"]
-        return {str(mode)} if isinstance(mode, str) else set(map(str, mode))
+        return set(map(str, mode)) if isinstance(mode, list) else {str(mode)}
     older = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max", "lasttoken": "lasttoken"}
     return {older.get(name, name) for key, is_on in pooling.items()
             if is_on is True and (name := key.removeprefix("pooling_mode_")) != key}  # fmt: skip

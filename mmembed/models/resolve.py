@@ -1,14 +1,16 @@
 """What ``from_pretrained`` opens: the settings of a saved run or a published checkpoint, and where its weights lie."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from mmembed.errors import InputError
 from mmembed.models.contradictions import refuse_contradictions
 from mmembed.models.hub import find_file, in_words, read_json
-from mmembed.models.profiles import Released, load_profile, load_released, released_names
+from mmembed.models.profiles import Released, load_profile, load_released, released_names, released_row
 from mmembed.models.repository import pinned
 from mmembed.models.saved import (
     SETTINGS_FILE,
@@ -58,8 +60,9 @@ def resolve(asked: Asked) -> EmbedderSettings:
             unknown override.
     """
     if _brings_settings(asked):
-        asked = _at_one_commit(asked)
-        values = saved_settings(asked.model, asked.revision)
+        with _nearest_told(asked.model):
+            asked = _at_one_commit(asked)
+            values = saved_settings(asked.model, asked.revision)
         saved = read_settings(EmbedderSettings, values, where=f"{asked.model}: {SETTINGS_FILE}")
         settings = _saved_places(override(saved, asked.overrides or {}, asked.regions), saved, asked)
     else:
@@ -85,6 +88,19 @@ def _part_at_commits(part: Any) -> Any:
     named = [(field, of) for field, of in _PLACES.items() if getattr(part, field, None) and hasattr(part, of)]
     commits = {of: pinned(getattr(part, field), getattr(part, of)) for field, of in named}
     return replace(part, **commits) if commits else part
+
+
+@contextmanager
+def _nearest_told(model: str) -> Iterator[None]:
+    """A block in which a name that leads nowhere, and is nearly a published checkpoint's, is answered with that."""
+    try:
+        yield
+    except InputError as error:
+        close = get_close_matches(model, released_names(), n=1, cutoff=0.8)
+        if not close or Path(model).exists():
+            raise
+        remedy = f"did you mean '{close[0]}'? Else {error.remedy}"
+        raise InputError(error.where, expected=error.expected, got=error.got, remedy=remedy) from error
 
 
 def _brings_settings(asked: Asked) -> bool:
@@ -129,19 +145,27 @@ def _saved_places(settings: EmbedderSettings, saved: EmbedderSettings, asked: As
 def _published_places(settings: EmbedderSettings, row: Released | None, asked: Asked) -> EmbedderSettings:
     """Where the weights lie: the checkpoint itself, an adapter repository's base and adapter, or both as given."""
     backbone: Any = settings.backbone
-    at = Path(asked.model).exists()
-    revision = asked.revision or (None if at or row is None else row.revision)
-    if asked.adapter is None:
-        revision = pinned(asked.model, revision)
+    wanted = (asked.overrides or {}).get("adapter_revision")
+    if asked.adapter is None and wanted is not None:
+        raise InputError(
+            "adapter_revision", expected="an adapter beside the model", got="none",
+            remedy=f"name it with adapter=...; revision is that of {asked.model}",
+        )  # fmt: skip
+    revision = pinned(asked.model, asked.revision or _commit_of_row(asked.model))
     if asked.adapter is not None:
-        of_row = None if row is None or Path(asked.adapter).exists() else row.revision
-        places = {"path": asked.model, "revision": asked.revision, "adapter": asked.adapter, "adapter_revision": of_row}
+        places = {"adapter": asked.adapter, "adapter_revision": wanted or _commit_of_row(asked.adapter)}
+        places |= {"path": asked.model, "revision": revision}
     elif _takes_adapters(settings) and (base := _base_of_adapter(asked, row, revision)) is not None:
         base_revision = None if row is None or Path(base).exists() else row.base_revision
         places = {"path": base, "revision": base_revision, "adapter": asked.model, "adapter_revision": revision}
     else:
         places = {"path": asked.model, "revision": revision}
     return replace(settings, backbone=replace(backbone, **places))
+
+
+def _commit_of_row(name: str) -> str | None:
+    """The commit that the row of a repository was written for; a copy of another name has its own."""
+    return released_row(name).revision if name in released_names() and not Path(name).exists() else None
 
 
 def _takes_adapters(settings: EmbedderSettings) -> bool:

@@ -114,9 +114,11 @@ def saved_settings(model: str, revision: str | None = None) -> dict[str, Any]:
     """
     path = Path(beside(model, SETTINGS_FILE, revision))
     if not path.is_file():
+        final = Path(model) / "final"
+        profile = f"name a profile: profile='...' ({', '.join(profile_names())})"
         raise InputError(
             model, expected=f"{SETTINGS_FILE} beside the weights", got="none",
-            remedy=f"name a profile: profile='...' ({', '.join(profile_names())})",
+            remedy=f"name {final}" if (final / SETTINGS_FILE).is_file() else profile,
         )  # fmt: skip
     return dict(load_yaml(path) or {})
 

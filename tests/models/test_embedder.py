@@ -251,6 +251,8 @@ def test_a_directory_without_settings_asks_for_a_profile(golden):
 def test_an_unknown_profile_and_a_missing_directory_are_named(golden, tmp_path):
     with pytest.raises(InputError, match="profile: expected a known profile, got 'vlm2vecc'; did you mean 'vlm2vec'"):
         Embedder.from_pretrained(golden / "vlm2vec/qwen2_vl", profile="vlm2vecc")
+    with pytest.raises(InputError, match=r"got 'VLM2Vec/VLM2Vec-V2'; did you mean 'VLM2Vec/VLM2Vec-V2\.0'"):
+        Embedder.from_pretrained(golden / "vlm2vec/qwen2_vl", profile="VLM2Vec/VLM2Vec-V2")
     with pytest.raises(InputError, match=r"nothing-here: expected a directory or Hub id"):
         Embedder.from_pretrained(tmp_path / "nothing-here")
 
@@ -341,10 +343,21 @@ def test_saving_takes_nothing_away_but_a_saved_embedder(tmp_path, scratch_embedd
 def test_a_name_that_leads_nowhere_is_not_answered_with_a_profile_alone(tmp_path):
     with pytest.raises(InputError, match=r"runs/demo/finale: expected a directory or Hub id, got no such directory"):
         Embedder.from_pretrained("runs/demo/finale")
-    with pytest.raises(
-        InputError, match=r"nobody/nothing: expected a directory, or a Hub repository that lies"
-    ):
+    with pytest.raises(InputError, match=r"nobody/nothing: expected a directory, or a Hub repository that lies"):
         Embedder.from_pretrained("nobody/nothing")
+
+
+def test_a_folder_of_a_run_is_answered_with_its_final_model(saved, tmp_path):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo/final").symlink_to(saved)
+
+    with pytest.raises(InputError, match=r"demo: expected embedder.yaml .*, got none; name .*demo/final$"):
+        Embedder.from_pretrained(tmp_path / "demo")
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest_checkpoint():
+    with pytest.raises(InputError, match=r"VLM2Vec/VLM2Vec-V2: .*; did you mean 'VLM2Vec/VLM2Vec-V2.0'\? Else"):
+        Embedder.from_pretrained("VLM2Vec/VLM2Vec-V2")
 
 
 def test_torchs_own_names_of_types_are_understood_and_unknown_devices_are_refused(saved):

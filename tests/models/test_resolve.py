@@ -11,18 +11,11 @@ from mmembed import Embedder
 from mmembed.errors import InputError
 from mmembed.models.profiles import Released, load_profile, load_released, merged
 from mmembed.models.resolve import Asked, resolve
+from tests.models.backbones.dual_encoder.transformers_layout import write_clip
 from tests.models.profiles.released import publish, put, scratch_of
 
 ADAPTED, BASE = "VLM2Vec/VLM2Vec-V2.0", "Qwen/Qwen2-VL-2B-Instruct"
 ITEMS = ["a red dress", {"text": "blue", "instruction": "Find it."}]
-
-
-@pytest.fixture
-def hub_cache(tmp_path, monkeypatch):
-    folder = tmp_path / "hub"
-    folder.mkdir()
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
-    return folder
 
 
 @pytest.fixture
@@ -108,6 +101,40 @@ def test_a_revision_of_ones_own_is_the_adapters_and_the_base_keeps_its_row(publi
     assert (backbone.adapter_revision, backbone.revision) == ("c" * 40, None)
 
 
+def test_an_adapter_of_ones_own_opens_on_a_published_base_each_at_its_own_commit(published, hub_cache):
+    name = "Alibaba-NLP/gme-Qwen2-VL-2B-Instruct"
+    publish(hub_cache, name, published / "gme")
+    put(hub_cache, "me/lora", published / "adapted/adapter", "e" * 40)
+
+    backbone = resolve(Asked(name, adapter="me/lora")).backbone
+    at_commit = resolve(Asked(name, adapter="me/lora", overrides={"adapter_revision": "e" * 40})).backbone
+
+    assert (backbone.path, backbone.revision) == (name, load_released(name)[0].revision)
+    assert (backbone.adapter, backbone.adapter_revision) == ("me/lora", None)
+    assert at_commit.adapter_revision == "e" * 40
+    assert Embedder.from_pretrained(name, adapter="me/lora").settings.backbone.adapter_revision == "e" * 40
+    with pytest.raises(InputError, match=rf"adapter_revision: expected an adapter .* revision is that of {name}"):
+        resolve(Asked(name, overrides={"adapter_revision": "e" * 40}))
+
+
+def test_a_copy_on_the_hub_is_opened_at_its_own_commit(published, hub_cache):
+    put(hub_cache, "me/copy", published / "adapted/adapter", "e" * 40)
+
+    backbone = resolve(Asked("me/copy", profile=ADAPTED)).backbone
+
+    assert (backbone.adapter, backbone.adapter_revision) == ("me/copy", "e" * 40)
+    assert backbone.path == BASE
+
+
+def test_an_unknown_repository_of_the_hub_asks_for_a_profile(whole, hub_cache):
+    put(hub_cache, "someone/unknown", whole)
+
+    with pytest.raises(InputError) as refused:
+        Embedder.from_pretrained("someone/unknown")
+    assert "someone/unknown: expected embedder.yaml beside the weights, got none; name a profile" in str(refused.value)
+    assert "vlm2vec" in str(refused.value)
+
+
 def test_a_row_says_what_it_differs_in():
     values = {"backbone": {"class_path": "QwenVL", "init_args": {"min_pixels": 1, "positions": "mrope"}}, "lora": None}
     deep = {"backbone": {"init_args": {"min_pixels": 2}}}
@@ -126,6 +153,7 @@ def test_a_row_says_what_it_differs_in():
         ({"pooling_mode_mean_tokens": True, "pooling_mode_lasttoken": False, "word_embedding_dimension": 8}, "mean"),
         ({"pooling_mode": "cls"}, "cls"),
         ({"pooling_mode": ["lasttoken", "mean"]}, "lasttoken, mean"),
+        ({"pooling_mode": None}, "None"),
     ],
 )
 def test_a_checkpoint_that_pools_otherwise_is_refused(whole, schema, mode):
@@ -154,6 +182,14 @@ def test_a_base_of_another_architecture_than_the_row_says_is_refused(published, 
         resolve(Asked(ADAPTED))
     assert f"{BASE}: config.json: model_type: expected 'qwen2_vl', as the row of {ADAPTED}" in str(refused.value)
     assert "got 'qwen2_5_vl'; check the path, or name another profile" in str(refused.value)
+
+
+def test_another_layout_than_the_row_says_is_refused(tmp_path):
+    """Opened by transformers' files it would crop pictures a pixel beside."""
+    write_clip(tmp_path / "copy")
+
+    with pytest.raises(InputError, match=r"copy: config.json: model_type: expected 'open_clip', .* got 'clip'"):
+        Embedder.from_pretrained(tmp_path / "copy", profile="laion/CLIP-ViT-B-32-laion2B-s34B-b79K")
 
 
 def test_whole_weights_where_the_row_says_an_adapter_are_refused(whole):

@@ -15,6 +15,7 @@ COMMANDS = {
     "scripts/app.py": "--index runs/items",
     "scripts/screenshots.py": "make app",
     "scripts/inspect_batch.py": "--config demo.yaml",
+    "scripts/list_released.py": "--only gme",
     "scripts/bench.py": "--workloads",
     "eval/run.py": "--benchmark demo",
     "eval/verify.py": "--no-run",

@@ -79,10 +79,11 @@ def load_profile(name: str) -> Profile:
     """A profile by its name.
 
     Raises:
-        InputError: no such profile; the nearest name is given.
+        InputError: no such profile; the nearest name is given, of a Hub id the nearest that has a row.
     """
     if name not in profile_names():
-        raise InputError("profile", expected="a known profile", got=f"'{name}'", remedy=nearest(name, profile_names()))
+        known = released_names() if {"/", ":"} & set(name) else profile_names()
+        raise InputError("profile", expected="a known profile", got=f"'{name}'", remedy=nearest(name, known))
     return read_settings(Profile, _values(name), where=f"profile {name}")
 
 

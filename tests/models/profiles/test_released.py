@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from mmembed import Embedder, Item
-from mmembed.models.profiles import FACTS, load_profile, load_released, profile_names, released_names
+from mmembed.models.profiles import FACTS, load_profile, load_released, profile_names, released_names, released_row
 from mmembed.models.prompts import Kind
 from mmembed.models.sequence import KEPT_FREE
-from mmembed.settings import load_yaml
+from mmembed.models.settings import EmbedderSettings
+from mmembed.settings import dump_settings, load_yaml, read_settings
 from tests.models.backbones.dual_encoder.transformers_layout import by_transformers
 from tests.models.profiles.released import CASES, OPTIONAL, publish, scratch_of
 
@@ -24,6 +25,11 @@ MEDIA = (Kind.IMAGE, Kind.VIDEO)
 ARCHITECTURES = {name: load_released(name)[0].architecture for name in released_names()}
 DUAL = ("open_clip", "clip", "siglip")
 ENCODED = ("composed query", "text target", "clip target")
+ODD = (
+    *("Sony/VIRTUE-2B-SCaR", "TIGER-Lab/VLM2Vec-LoRA", "BAAI/BGE-VL-MLLM-S1", "BAAI/BGE-VL-base"),
+    *("TencentBAC/U-MARVEL-Qwen3VL-4B-Instruct", "uta-smile/instructcir_llava_phi35_clip224_lp"),
+)
+"""Those of which something else than a checkpoint of transformers is saved, or another one than was opened."""
 
 
 @cache
@@ -31,14 +37,6 @@ def strings_of(name):
     """The published strings of a checkpoint by case: its profile's, and where it differs its own."""
     said = load_yaml(STRINGS / f"{released_names()[name]}.yaml")
     return said["strings"] | said.get("checkpoints", {}).get(name, {})
-
-
-@pytest.fixture
-def hub_cache(tmp_path, monkeypatch):
-    folder = tmp_path / "hub"
-    folder.mkdir()
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
-    return folder
 
 
 def written(model, case):
@@ -66,8 +64,8 @@ def tokens_of(model, string):
 
 def quick(name, model):
     """The model, or one that makes of every picture a smaller square."""
-    media = model.settings.backbone.media
-    return Embedder.from_pretrained(name, media=replace(media, square=56)) if media.square else model
+    media = getattr(model.settings.backbone, "media", None)
+    return Embedder.from_pretrained(name, media=replace(media, square=56)) if media and media.square else model
 
 
 @pytest.mark.parametrize("profile", sorted({*released_names().values()}))
@@ -110,6 +108,28 @@ def test_a_dual_encoder_opens_as_its_row_says(name, tmp_path):
     model = Embedder.from_pretrained(tmp_path / "copy", profile=name)
 
     assert model.encode(["a red dress"]).shape == (1, model.width)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_saved_copy_embeds_as_the_published_checkpoint(name, hub_cache, tmp_path):
+    publish(hub_cache, name, tmp_path / "made")
+    items = [CASES[case][0] for case in ("composed query", "text target")]
+    model = quick(name, Embedder.from_pretrained(name))
+
+    model.save(tmp_path / "saved")
+
+    again = Embedder.from_pretrained(tmp_path / "saved")
+    assert torch.equal(again.encode(items), model.encode(items))
+    assert again.settings.prompt == model.settings.prompt
+    assert again.settings.pooler == model.settings.pooler
+
+
+def test_what_the_rows_say_is_read_back_as_it_is_saved():
+    # one of those that say the same
+    rows = {(profile, str(released_row(name).settings)): name for name, profile in released_names().items()}
+    for name in rows.values():
+        settings = load_released(name)[1]
+        assert read_settings(EmbedderSettings, dump_settings(settings)) == settings, name
 
 
 def test_every_profile_but_those_for_any_model_has_checkpoints():

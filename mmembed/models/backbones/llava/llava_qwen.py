@@ -107,19 +107,25 @@ def _tower(said: str, values: dict[str, Any]) -> SiglipVisionConfig:
 
 
 def _sizes(said: str, given: Any, side: int) -> list[list[int]]:
-    """Heights and widths that a picture may be cut at, of widths and heights: a list, or its first and last grid."""
-    if isinstance(given, str) and "x" in given:
-        grids = [tuple(map(int, pair)) for pair in re.findall(r"\((\d+)x(\d+)\)", given)]
-        (columns, rows), (most_columns, most_rows) = grids[0], grids[-1]
-        given = [
-            [column * side, row * side]
-            for column in range(columns, most_columns + 1)
-            for row in range(rows, most_rows + 1)
-        ]
-    elif isinstance(given, str):
-        given = ast.literal_eval(given)
-    if not given:
+    """Heights and widths that a picture may be cut at, of widths and heights: a list, or words for one."""
+    try:
+        sizes = _from_words(given, side) if isinstance(given, str) else given
+        found = [[int(height), int(width)] for width, height in sizes or ()]
+    except (SyntaxError, TypeError, ValueError):
+        found = []
+    if not found:
         raise InputError(
             f"{said}: image_grid_pinpoints", expected="widths and heights", got=given, remedy="download it again"
         )
-    return [[int(height), int(width)] for width, height in given]
+    return found
+
+
+def _from_words(given: str, side: int) -> Any:
+    """Widths and heights of a list that is written out, or of ``(1x1),...,(6x6)``, its first and last grid."""
+    grids = [tuple(map(int, pair)) for pair in re.findall(r"\((\d+)x(\d+)\)", given)]
+    if not grids:
+        return ast.literal_eval(given)
+    (columns, rows), (most_columns, most_rows) = grids[0], grids[-1]
+    return [
+        [column * side, row * side] for column in range(columns, most_columns + 1) for row in range(rows, most_rows + 1)
+    ]

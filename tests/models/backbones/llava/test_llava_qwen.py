@@ -162,6 +162,8 @@ def test_the_published_tower_is_known_by_its_name():
         ({"mm_spatial_pool_mode": "average"}, "mm_spatial_pool_mode: expected bilinear, got average"),
         ({"image_aspect_ratio": "pad"}, "image_aspect_ratio: expected anyres_max_ and a number, got pad"),
         ({"image_grid_pinpoints": None}, "image_grid_pinpoints: expected widths and heights, got None"),
+        ({"image_grid_pinpoints": "1x1 to 6x6"}, "image_grid_pinpoints: expected widths and heights, got 1x1 to 6x6"),
+        ({"image_grid_pinpoints": [384]}, "image_grid_pinpoints: expected widths and heights, got "),
     ],
 )
 def test_what_llava_onevision_does_not_do_is_refused(said, problem, tmp_path):
