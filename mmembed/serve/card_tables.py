@@ -71,9 +71,7 @@ def scores_of(path: Path, model: Embedder) -> dict[str, Any]:
         InputError: no scores of this version, or of a model with other settings.
     """
     if path.is_file() and path.name != "scores.json":
-        raise InputError(
-            path, expected="a file scores.json of an evaluation", got="another name", remedy="name that file"
-        )
+        raise InputError(path, expected="a file scores.json of an evaluation", got="another name", remedy="name it")
     scores = read_scores(path.parent) if path.name == "scores.json" else read_scores(path)
     told, ours = scores.get("about", {}).get("settings"), dump_settings(model.settings)
     if told is None:

@@ -208,7 +208,9 @@ def test_a_card_of_an_export_tells_nothing_of_what_was_left_behind(tmp_path):
 def test_scores_of_another_name_are_refused(chat, tmp_path):
     (tmp_path / "products.csv").write_text("file;title\n")
 
-    with pytest.raises(InputError, match=r"products.csv: expected a file scores.json of an evaluation, got another name"):
+    with pytest.raises(
+        InputError, match=r"products.csv: expected a file scores.json of an evaluation, got another name"
+    ):
         card_of(chat, scores=[tmp_path / "products.csv"])
 
 
