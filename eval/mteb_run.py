@@ -5,12 +5,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
-
 from eval.opened import opened
 from eval.printing import console, show_failures
 from mmembed.errors import InputError
 from mmembed.evaluation.scores import percent
+from mmembed.evaluation.tables import plain_table
 
 PREFIX = "mteb:"
 OTHERS = (
@@ -65,15 +64,16 @@ def run_mteb(options: argparse.Namespace) -> int:
 
 def show_mteb(scores: Mapping[str, Any]) -> None:
     """Print the tables of scores and of means."""
-    table = Table(title=f"{scores['protocol']['benchmark']}, mteb {scores['protocol']['mteb']}")
-    for column in ("task", "type", "metric"):
-        table.add_column(column)
-    table.add_column("score", justify="right")
-    table.add_column("protocol")
+    table = plain_table(f"{scores['protocol']['benchmark']}, mteb {scores['protocol']['mteb']}")
+    table.add_column("task", no_wrap=True)
+    for column in ("type", "metric"):
+        table.add_column(column, overflow="fold")
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("protocol", no_wrap=True)
     for name, row in scores["tasks"].items():
         table.add_row(name, row["type"], row["metric"], percent(row["score"]), row["protocol_id"])
     console().print(table)
-    means = Table()
+    means = plain_table("means")
     means.add_column("mean over")
     means.add_column("score", justify="right")
     means.add_column("tasks", justify="right")

@@ -42,7 +42,7 @@ def table_text(scores: Mapping[str, Any], benchmark: Benchmark, *, expected: Exp
     """
     compared = {} if expected is None else compare(scores, expected, benchmark)
     failed = [f"failed: {name}: {message}" for name, message in scores["failed"].items()]
-    table = _table(title(scores), "\n".join([*notes(scores, benchmark, expected, compared), *failed]))
+    table = plain_table(title(scores), "\n".join([*notes(scores, benchmark, expected, compared), *failed]))
     table.add_column("task", overflow="fold", min_width=12)
     table.add_column("metric", overflow="fold", min_width=7)
     columns = columns_of(scores, benchmark, compared)
@@ -72,7 +72,7 @@ def means_table(scores: Mapping[str, Any], benchmark: Benchmark, *, expected: Ex
     if len(parts) == 1:
         return None
     columns = mean_columns(expected)
-    table = _table("means", "")
+    table = plain_table("means", "")
     table.add_column("mean", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=True)
@@ -91,7 +91,7 @@ def candidates_table(scores: Mapping[str, Any]) -> Table | None:
     rows = candidate_rows(scores)
     if not rows:
         return None
-    table = _table("right targets among the wrong ones of a group alone", "")
+    table = plain_table("right targets among the wrong ones of a group alone", "")
     for name in CANDIDATE_COLUMNS:
         words = name in ("task", "wrong ones")
         table.add_column(name, justify="left" if words else "right", overflow="fold")
@@ -121,7 +121,7 @@ def comparison_table(
     number = sum(row.ours is not None for row in compared)
     caption = [f"{number} of {len(compared)} tasks compared", *_whole_means(scores, expected, benchmark)]
     caption += [*what_is_less(scores), f"{expected.source}{held}", *([expected.note] if expected.note else [])]
-    table = _table(f"{expected.name}: {expected.model}", "\n".join([*caption, *reasons((*compared, *means))]))
+    table = plain_table(f"{expected.name}: {expected.model}", "\n".join([*caption, *reasons((*compared, *means))]))
     table.add_column("task", overflow="fold", min_width=12)
     table.add_column("metric", overflow="fold", min_width=7)
     for name in ("ours", "published", "diff", "within"):
@@ -167,7 +167,8 @@ def _whole_means(scores: Mapping[str, Any], expected: Expected, benchmark: Bench
     return [f"{OVERALL}, all {theirs.total} tasks as they are: ours {said}, published {100 * theirs.mean:.2f}"]
 
 
-def _table(heading: str, caption: str) -> Table:
+def plain_table(heading: str, caption: str = "") -> Table:
+    """An empty table as all tables here are printed, a heading above and a caption below."""
     return Table(
         title=escape(heading),
         caption=escape(caption),
