@@ -80,13 +80,13 @@ def import_rows(options: argparse.Namespace) -> list[str]:
             first.append(error)  # the table would place it in a file that will not be there
             raise
 
-    try:
-        write_pairs(options.output, counted(), media_root=within.folder)
-    except BaseException as error:
-        made.undo()
-        if isinstance(error, InputError) and first:
-            raise first[0] from None
-        raise
+    with made:
+        try:
+            write_pairs(options.output, counted(), media_root=within.folder)
+        except InputError:
+            if first:
+                raise first[0] from None
+            raise
     counts = +reading.counts
     for name in options.drop:
         if not any(what.startswith(f"{name} ") for what in counts):
@@ -125,11 +125,8 @@ def export_rows(options: argparse.Namespace) -> list[str]:
     media = MediaOut(root, made, options.absolute_paths)
     # what formats count is kept apart: pairs() starts anew
     writing = Writing(options.output, pairs, media, vars(options), items=_documents(options, form.holds.target))
-    try:
+    with made:
         form.write(writing)
-    except BaseException:
-        made.undo()
-        raise
     said = _in_words(counts + writing.counts, made)
     return [f"{options.output}: {len(rows):,} pairs of {options.input}", *said]
 

@@ -3,6 +3,7 @@
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import PIL.Image
 
@@ -12,7 +13,7 @@ from mmembed.files import bytes_fingerprint, whole_file
 
 @dataclass
 class Made:
-    """Pictures written below a folder, each once.
+    """Pictures written below a folder, each once; a ``with`` block that fails takes them away again.
 
     Args:
         folder: where they go; it is made with the first.
@@ -40,8 +41,12 @@ class Made:
             self.written.append(path)
         return path
 
-    def undo(self) -> None:
-        """Take away what was written."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None:
+            return
         for path in self.written:
             path.unlink(missing_ok=True)
         if self.written and not any(self.folder.iterdir()):

@@ -110,9 +110,8 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     result = dict(values)
     for key, change in changes.items():
         old = result.get(key)
-        is_other = isinstance(change, Mapping) and "class_path" in change
         if isinstance(old, Mapping) and isinstance(change, Mapping):
-            is_other = is_other and change["class_path"] != old.get("class_path")
+            is_other = change.get("class_path") not in (None, old.get("class_path"))
             result[key] = dict(change) if is_other else merged(old, change)
         else:
             result[key] = change
