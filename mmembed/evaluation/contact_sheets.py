@@ -8,7 +8,7 @@ from mmembed.evaluation.metrics import metric_and_k
 from mmembed.evaluation.rankings import Ranking
 from mmembed.evaluation.retrieval_set import RetrievalSet
 from mmembed.evaluation.thumbnails import Shown, Thumbnails
-from mmembed.evaluation.vectors import instruction_of
+from mmembed.evaluation.written import instruction_of
 from mmembed.items import Item, source_fingerprint
 
 

@@ -4,14 +4,15 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from mmembed.errors import InputError
 from mmembed.evaluation.benchmark import Task
 from mmembed.evaluation.retrieval_set import RetrievalSet
 from mmembed.files import write_text
-from mmembed.index.topk import top_k
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def check_rules(task: Task, retrieval_set: RetrievalSet) -> None:
         )  # fmt: skip
 
 
-def rank(task: Task, retrieval_set: RetrievalSet, queries: Tensor, targets: Tensor, depth: int) -> list[Ranking]:
+def rank(task: Task, retrieval_set: RetrievalSet, queries: "Tensor", targets: "Tensor", depth: int) -> list[Ranking]:
     """Rank the candidates of every query by inner product.
 
     Args:
@@ -64,6 +65,9 @@ def rank(task: Task, retrieval_set: RetrievalSet, queries: Tensor, targets: Tens
     Raises:
         InputError: as :func:`check_rules`.
     """
+    # what only reads rankings needs no torch
+    from mmembed.index.topk import top_k
+
     check_rules(task, retrieval_set)
     names = list(retrieval_set.corpus)
     row_of = {name: row for row, name in enumerate(names)}
@@ -85,7 +89,7 @@ def rank(task: Task, retrieval_set: RetrievalSet, queries: Tensor, targets: Tens
     return rankings
 
 
-def reference_first(task: Task, retrieval_set: RetrievalSet, queries: Tensor, targets: Tensor) -> float | None:
+def reference_first(task: Task, retrieval_set: RetrievalSet, queries: "Tensor", targets: "Tensor") -> float | None:
     """The part of the queries that find first what they show themselves, whether or not the row removes it.
 
     Args:

@@ -15,7 +15,7 @@ from mmembed.evaluation.crew import Crew
 from mmembed.evaluation.encode import encode_set
 from mmembed.evaluation.region_forms import in_form
 from mmembed.evaluation.retrieval_set import RetrievalSet
-from mmembed.evaluation.written import written
+from mmembed.evaluation.written import instruction_of, written
 from mmembed.items import JOINS, Item
 from mmembed.media.settings import MediaSettings
 from mmembed.models.settings import Side
@@ -88,14 +88,6 @@ def shown(task: Task, side: Side, item: Item, media: MediaSettings) -> Item:
         InputError: regions to tell in words in a layout that has no place for a text.
     """
     return in_form(item, task.query_regions, task.region_words, media) if side == "query" else item
-
-
-def instruction_of(task: Task, side: Side, item: Item) -> str | None:
-    """The instruction of an item under the row's prompts, see :func:`asked`."""
-    given: str | None = getattr(task, f"{side}_instruction")
-    if given is None or (item.layout is not None and item.instruction is None):
-        return item.instruction
-    return given or None
 
 
 def embed_items(

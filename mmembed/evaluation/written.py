@@ -36,6 +36,14 @@ def written(task: Task, side: Side, item: Item) -> tuple[Item, ...]:
     return tuple(_with_text(item, way) for way in ways)
 
 
+def instruction_of(task: Task, side: Side, item: Item) -> str | None:
+    """The instruction of an item under the row's prompts; see :func:`mmembed.evaluation.vectors.asked`."""
+    given: str | None = getattr(task, f"{side}_instruction")
+    if given is None or (item.layout is not None and item.instruction is None):
+        return item.instruction
+    return given or None
+
+
 def _verbatim(item: Item, words: str) -> Item:
     """The media and these words, in this order and spelt so."""
     return replace(item, content=(*item.media, words), verbatim=True, layout=None)
