@@ -30,7 +30,7 @@ def test_layers_hold_every_module_of_the_package(contracts):
     layers = contracts["One natural direction"]
 
     assert layers["exhaustive"].lower() == "true"
-    assert layers["layers"].index("recipe") < layers["layers"].index("errors | files | counters | commands")
+    assert layers["layers"].index("recipe") < layers["layers"].index("errors | files | counters | timers | commands")
 
 
 def test_the_model_libraries_are_forbidden_outside_models(contracts):
