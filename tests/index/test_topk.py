@@ -123,7 +123,7 @@ def test_what_is_held_does_not_grow_with_the_corpus():
     held = {}
     for rows in (40, 400):
         with counting() as work:
-            top_k(vectors(9, 4, 0), vectors(rows, 4, 1), 3, block_rows=16)
+            top_k(vectors(9, 4, 0), vectors(rows, 4, 1), 3, block_rows=16, screen="off")
         held[rows] = (work["score_bytes"], work["score_bytes_at_once"])
 
     assert held == {40: (8 * 9 * 40, 8 * 9 * 16), 400: (8 * 9 * 400, 8 * 9 * 16)}
