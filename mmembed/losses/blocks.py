@@ -6,6 +6,7 @@ arXiv:2410.17243). So memory grows with the batch, not with its square.
 Shapes: G queries of all ranks, N targets of this rank, R queries in a block, S sources.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from mmembed.counters import count, peak
-from mmembed.losses.global_batch import GlobalBatch
+from mmembed.losses.global_batch import Answers, GlobalBatch, Queries, Targets
 from mmembed.losses.negatives import Negatives, above
 
 EXCLUDED = -1e30
@@ -88,21 +89,45 @@ def _block(given: Similarities, negatives: Negatives, both: bool, rows: slice) -
     count("score_bytes", cosines.nbytes)
     peak("score_bytes_at_once", cosines.nbytes)
 
-    compared, masked = negatives.of_queries(queries, batch.targets, batch.answers)
-    if given.limits is not None:
-        masked = masked | above(cosines, given.limits[rows, None])
     scores = cosines / given.temperatures[queries.sources][:, None]
-    of_queries = logsumexp(scores.masked_fill(~compared | masked, EXCLUDED), 1)
-    taken_out = (compared & masked).sum()
+    compared = negatives.compared_queries(queries, batch.targets)
+    limits = None if given.limits is None else given.limits[rows, None]
+    left_out, taken_out = _left_out(compared, cosines, limits, negatives.masked_queries, negatives, batch, rows)
+    of_queries = logsumexp(scores.masked_fill(left_out, EXCLUDED), 1)
 
     of_positives = None
     if both:
-        compared, masked = negatives.of_positives(queries, batch.targets, batch.answers)
-        if given.limits is not None:
-            masked = masked | above(cosines, given.limits[batch.targets.owners.numbers])
         scores = cosines / given.temperatures[batch.targets.owners.sources]
-        of_positives = logsumexp(scores.masked_fill(~compared | masked, EXCLUDED), 0)
+        compared = negatives.compared_positives(queries, batch.targets)
+        limits = None if given.limits is None else given.limits[batch.targets.owners.numbers]
+        left_out, _ = _left_out(compared, cosines, limits, negatives.masked_positives, negatives, batch, rows)
+        of_positives = logsumexp(scores.masked_fill(left_out, EXCLUDED), 0)
     return Partition(of_queries, of_positives, taken_out)
+
+
+def _left_out(
+    compared: Tensor,
+    cosines: Tensor,
+    limits: Tensor | None,
+    masks: Callable[[Queries, Targets, Answers], Tensor],
+    negatives: Negatives,
+    batch: GlobalBatch,
+    rows: slice,
+) -> tuple[Tensor, Tensor]:
+    """True ``[R, N]`` where a target is no negative, and how many comparisons masks took out.
+
+    Masks are built for the rows that can have one, most often few; ``masked_rows`` counts these.
+    """
+    left_out = ~compared
+    some = negatives.may_be_masked(batch, rows)
+    count("masked_rows", len(some))
+    if len(some):
+        left_out[some] |= masks(batch.queries[rows][some], batch.targets, batch.answers)
+    if limits is not None:
+        left_out |= above(cosines, limits)
+    elif not len(some):
+        return left_out, some.sum()
+    return left_out, (compared & left_out).sum()
 
 
 def _inner_products(queries: Tensor, targets: Tensor) -> Tensor:

@@ -64,12 +64,12 @@ class Answers:
         """True ``[R, N]`` where a query has a positive of that content.
 
         Args:
-            numbers: consecutive queries of the global batch ``[R]``.
+            numbers: queries of the global batch in ascending order ``[R]``.
             contents: as :meth:`contents_of` numbers them ``[N]``.
         """
-        rows = self.owners - numbers[:1]
+        rows = torch.searchsorted(numbers, self.owners)
         # positives of other queries fall into a last row, contents that answer nobody into a last column
-        rows = torch.where((rows >= 0) & (rows < len(numbers)), rows, len(numbers))
+        rows = torch.where(numbers[rows.clamp(max=len(numbers) - 1)] == self.owners, rows, len(numbers))
         table = torch.zeros(len(numbers) + 1, len(self.keys) + 1, dtype=torch.bool, device=rows.device)
         table[rows, self.contents] = True
         return table[:-1].index_select(1, contents)
@@ -101,6 +101,8 @@ class GlobalBatch:
         target_count: targets of all ranks.
         answers: the positives of all ranks.
         own: the rows of ``queries`` that are this rank's.
+        repeated: queries that may have duplicates among this rank's targets, other than their own positives ``[G]``;
+            all others have none.
     """
 
     queries: Queries
@@ -109,6 +111,7 @@ class GlobalBatch:
     target_count: int
     answers: Answers
     own: slice
+    repeated: Tensor
 
     @classmethod
     def of(cls, candidates: Candidates) -> "GlobalBatch":
@@ -131,4 +134,19 @@ class GlobalBatch:
         answering = gather(torch.stack([owner, candidates.target_keys], 1)[positives], answer_counts)
         answers = Answers.of(*answering.T.contiguous())
         targets = Targets(queries[owner], candidates.positive, answers.contents_of(candidates.target_keys))
-        return cls(queries, query_counts, targets, sum(target_counts), answers, slice(first, first + len(keys)))
+        own = slice(first, first + len(keys))
+        repeated = _repeated(queries, targets, answers, own)
+        return cls(queries, query_counts, targets, sum(target_counts), answers, own, repeated)
+
+
+def _repeated(queries: Queries, targets: Targets, answers: Answers, own: slice) -> Tensor:
+    """True ``[G]`` for queries whose key another has, or whose positive's content is met more than once.
+
+    The targets of a query are with it on one rank: there its positive is met once at least, elsewhere never.
+    """
+    _, numbers, counts = torch.unique(queries.keys, return_inverse=True, return_counts=True)
+    met = torch.bincount(targets.contents, minlength=len(answers.keys) + 1)[answers.contents]
+    here = (answers.owners >= own.start) & (answers.owners < own.stop)
+    repeated: Tensor = counts[numbers] > 1
+    repeated[answers.owners[met > here.long()]] = True
+    return repeated

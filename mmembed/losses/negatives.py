@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmembed.losses.global_batch import Answers, Queries, Targets
+from mmembed.losses.global_batch import Answers, GlobalBatch, Queries, Targets
 from mmembed.losses.settings import Scope
 
 
@@ -55,6 +55,11 @@ class Rules:
     scopes: Sequence[Scope]
     classes: Sequence[bool]
 
+    @property
+    def everywhere(self) -> bool:
+        """Whether all sources compare with the whole batch."""
+        return all(scope == "batch" for scope in self.scopes)
+
     def in_scope(self, deciding: Tensor, other: Tensor) -> Tensor:
         """Whether pairs of the deciding sources are compared with those of the others; shapes broadcast."""
         everywhere, at_home = (self._where(scope, deciding) for scope in ("batch", "source"))
@@ -87,23 +92,52 @@ class Negatives:
 
         Own hard negatives are always compared, own positives never.
         """
+        return self.compared_queries(queries, targets), self.masked_queries(queries, targets, answers)
+
+    def compared_queries(self, queries: Queries, targets: Targets) -> Tensor:
+        """The first table of :meth:`of_queries`."""
+        if self.rules.everywhere and self.share_negatives:
+            return queries.numbers[:, None] != torch.where(targets.positive, targets.owners.numbers, -1)
         mine = own(queries, targets)
-        deciding = queries.sources[:, None]
-        others = self.rules.in_scope(deciding, targets.owners.sources)
+        others = self.rules.in_scope(queries.sources[:, None], targets.owners.sources)
         if not self.share_negatives:
             others = others & targets.positive
-        compared = torch.where(mine, ~targets.positive, others)
-        return compared, self._masked(queries, targets, answers, deciding)
+        return torch.where(mine, ~targets.positive, others)
+
+    def masked_queries(self, queries: Queries, targets: Targets, answers: Answers) -> Tensor:
+        """The second table of :meth:`of_queries`."""
+        return self._masked(queries, targets, answers, queries.sources[:, None])
 
     def of_positives(self, queries: Queries, targets: Targets, answers: Answers) -> tuple[Tensor, Tensor]:
         """The mirror: queries that each positive is compared with as negatives, and what masks take out ``[R, N]``.
 
         Hard negatives have no query to find and take no part.
         """
-        deciding = targets.owners.sources
-        others = self.rules.in_scope(deciding, queries.sources[:, None])
-        compared = others & targets.positive & ~own(queries, targets)
-        return compared, self._masked(queries, targets, answers, deciding)
+        return self.compared_positives(queries, targets), self.masked_positives(queries, targets, answers)
+
+    def compared_positives(self, queries: Queries, targets: Targets) -> Tensor:
+        """The first table of :meth:`of_positives`."""
+        compared = targets.positive & ~own(queries, targets)
+        if self.rules.everywhere:
+            return compared
+        return compared & self.rules.in_scope(targets.owners.sources, queries.sources[:, None])
+
+    def masked_positives(self, queries: Queries, targets: Targets, answers: Answers) -> Tensor:
+        """The second table of :meth:`of_positives`."""
+        return self._masked(queries, targets, answers, targets.owners.sources)
+
+    def may_be_masked(self, batch: GlobalBatch, rows: slice) -> Tensor:
+        """Those of the rows, counted from the first, in which masks may take out what is compared.
+
+        Elsewhere they hold nothing but own positives, and need not be built.
+        """
+        queries = batch.queries[rows]
+        found = torch.zeros_like(queries.numbers, dtype=torch.bool)
+        if self.mask_duplicates:
+            found = found | batch.repeated[rows]
+        if any(self.rules.classes):
+            found = found | (queries.classes >= 0)
+        return found.nonzero()[:, 0]
 
     def _masked(self, queries: Queries, targets: Targets, answers: Answers, deciding: Tensor) -> Tensor:
         masked = torch.zeros(len(queries.keys), len(targets.positive), dtype=torch.bool, device=queries.keys.device)

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from mmembed.counters import counting
 from mmembed.losses.candidates import Candidates
 from mmembed.losses.gather import gather, total
 from mmembed.losses.settings import Contrastive, LearnedTemperature, SourceRules
@@ -35,9 +36,11 @@ def run(case, rank):
     objective = Contrastive(**settings).build(rules).double()
     queries = case["queries"][numbers].requires_grad_()
     targets = case["targets"][chosen].requires_grad_()
-    loss = objective(F.normalize(queries, dim=1), F.normalize(targets, dim=1), candidates)
-    loss.share.backward()
+    with counting() as work:
+        loss = objective(F.normalize(queries, dim=1), F.normalize(targets, dim=1), candidates)
+        loss.share.backward()
     return {
+        "work": dict(work),
         "targets": chosen.nonzero()[:, 0],
         "share": loss.share.detach(),
         "value": loss.value,
@@ -52,9 +55,11 @@ def run(case, rank):
 def gathered(rank):
     """Uneven rows, no rows on one rank, whole numbers, and gradients that differ between the ranks."""
     rows = torch.arange(3.0 - rank)[:, None].repeat(1, 2).add(10 * rank).requires_grad_()
-    everyone = gather(rows)
-    (everyone * (rank + 1) * torch.arange(5.0)[:, None]).sum().backward()
+    with counting() as work:
+        everyone = gather(rows)
+        (everyone * (rank + 1) * torch.arange(5.0)[:, None]).sum().backward()
     return {
+        "work": dict(work),
         "rows": everyone.detach(),
         "gradient": rows.grad,
         "none_on_one": gather(torch.ones(2 * rank, 3)),

@@ -53,6 +53,22 @@ def test_negatives_of_both_directions_equal_loops(batches, choices, source_rules
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
+def test_rows_without_repetition_have_no_duplicates_but_their_own_positives(batches, choices, source_rules, twin, data):
+    candidates, settings, rules = data.draw(batches), data.draw(choices), data.draw(source_rules)
+    slow = twin(candidates, settings, rules.values())
+    batch, negatives = GlobalBatch.of(candidates), settings.build(rules).negatives
+
+    found = negatives.may_be_masked(batch, slice(0, len(slow.queries))).tolist()
+
+    for i in set(slow.queries) - set(found):
+        assert not any(slow.masked(i, i, j) for j in slow.targets if j not in slow.positives_of(i))
+        assert not any(
+            slow.masked(slow.owner[p], i, p) for p in slow.targets if slow.owner[p] != i and slow.positive[p]
+        )
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
 def test_excluded_is_what_is_neither_own_positive_nor_negative(batches, choices, source_rules, twin, data):
     candidates, settings, rules = data.draw(batches), data.draw(choices), data.draw(source_rules)
     slow = twin(candidates, settings, rules.values())

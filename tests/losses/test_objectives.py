@@ -83,6 +83,21 @@ def test_blocks_equal_the_full_matrix_at_a_batch_of_4096(distinct, unit):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.parametrize("repeats", [0, 1])
+@pytest.mark.parametrize(("directions", "ways"), [((1.0, 0.0), 1), ((0.5, 0.5), 2)])
+def test_masks_are_built_for_rows_that_repeat_and_for_no_others(directions, ways, repeats, distinct, unit):
+    candidates = distinct(64)
+    # two targets of equal content
+    candidates.target_keys[63 - repeats] = candidates.target_keys[63]
+    objective = Contrastive(directions=directions, block_rows=16, mask_duplicates=True).build()
+
+    with counting() as work:
+        loss = objective(unit(64, 1), unit(64, 2), candidates)
+
+    assert work["masked_rows"] == 2 * repeats * ways
+    assert loss.logs["masked"] == 2 * repeats / 64**2
+
+
 @pytest.mark.parametrize("directions", [(1.0, 0.0), (0.5, 0.5)])
 @pytest.mark.parametrize("batch", [1024, 2048, 4096])
 def test_memory_grows_with_the_batch_and_not_with_its_square(batch, directions, distinct, unit):

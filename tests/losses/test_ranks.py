@@ -174,10 +174,29 @@ def test_gathering_concatenates_uneven_rows_and_sums_gradients(ranks):
         assert found["rows"][:, 0].tolist() == [0, 1, 2, 10, 11]
         # rank 0 weighs row k by k, rank 1 by 2 k
         assert found["gradient"][:, 0].tolist() == ([0, 3, 6], [9, 12])[number]
+        # three rows of two floats, padded, from each of two, and once the two lengths; one piece comes back
+        assert found["work"] == {"gathered_bytes": 2 * 24 + 2 * 8, "scattered_bytes": 24}
         assert found["none_on_one"].tolist() == [[1, 1, 1]] * 2
         assert found["none"].shape == (0, 3)
         assert found["counted"].tolist() == [0, 0, 1]
         assert found["total"].item() == 2 * (0 + 1 + 2 + 10 + 11)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("kind", ["blocks", "both directions"])
+def test_no_rank_holds_the_whole_matrix_or_receives_gradients_of_others(kind, split, ranks):
+    case = CASES[f"{kind}, {split}"]
+    queries = len(case["query_keys"])
+    longest = max(map(len, case["ranks"]))
+
+    for rank in ranks:
+        found = rank["cases"][f"{kind}, {split}"]
+        work, targets = found["work"], len(found["targets"])
+        # two rows of float64 by the rank's own targets, once forward and once again backward
+        assert work.get("score_bytes_at_once", 0) == 8 * 2 * targets
+        assert work.get("score_bytes", 0) == 2 * 8 * queries * targets
+        # of its queries' embeddings [longest, 4], and of one number for each query
+        assert work["scattered_bytes"] == 8 * (4 * longest + queries)
 
 
 def test_one_process_gathers_nothing():
