@@ -32,6 +32,9 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None
     model.add_argument("--max-pixels", type=int, metavar="N", help="most pixels of a picture")
     model.add_argument("--num-crops", type=int, metavar="N", help="most crops of a picture, of Phi-3.5-V alone")
     model.add_argument("--batch-tokens", type=int, metavar="N", help="of a batch (default: 16384, on a CPU 2048)")
+    model.add_argument(
+        "--workers", type=int, metavar="N", help="processes that decode (default: on a GPU one a core, up to 8; else 0)"
+    )
 
 
 def add_cache(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
@@ -76,6 +79,7 @@ def opened(options: argparse.Namespace, rows: Iterable[Task]) -> Iterator[Opened
     the evaluation scales them.
     """
     from mmembed.evaluation.crew import Crew, check_one_model
+    from mmembed.models.ahead import usual_workers
     from mmembed.models.identity import identity
     from mmembed.processes import joined
 
@@ -87,7 +91,8 @@ def opened(options: argparse.Namespace, rows: Iterable[Task]) -> Iterator[Opened
             model.settings = replace(model.settings, normalize=False)
         parts = identity(model)
         check_one_model(parts, processes)
-        encode = partial(model.encode, batch_tokens=options.batch_tokens)
+        workers = usual_workers(model.device, processes.per_node) if options.workers is None else options.workers
+        encode = partial(model.encode, batch_tokens=options.batch_tokens, workers=workers)
         space = cache.space(parts) if cache else None
         with Crew(encode, space=space, processes=processes, scale=scale) as crew:
             yield Opened(model, parts, crew, processes)

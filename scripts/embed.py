@@ -6,14 +6,15 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import mmembed
 from mmembed.data.tables import ItemTable
 from mmembed.errors import InputError
 from mmembed.files import file_fingerprint, fingerprint
-from mmembed.index.embedding_store import EmbeddingStore, Origin, fill
-from mmembed.index.region_rows import RegionRows
-from mmembed.models.identity import identity
+
+if TYPE_CHECKING:
+    from mmembed import Embedder
+    from mmembed.index.embedding_store import Origin
 
 EXAMPLE = "example: python scripts/embed.py --model runs/demo/final --input items.jsonl --output runs/items"
 
@@ -30,11 +31,17 @@ def check_ids(table: ItemTable) -> None:
 
 def embed(options: argparse.Namespace) -> str:
     """Do what the options say; what there is to say about it."""
+    # takes seconds, which --help and a wrong option need not wait for
+    from mmembed import Embedder
+    from mmembed.index.embedding_store import EmbeddingStore, fill
+    from mmembed.index.region_rows import RegionRows
+    from mmembed.models.ahead import usual_workers
+
     table = ItemTable(options.input)
     check_ids(table)
     rows = RegionRows(table, instruction=options.region_instruction) if options.regions else table
     overrides = {} if options.dtype is None else {"dtype": options.dtype}
-    model = mmembed.Embedder.from_pretrained(
+    model = Embedder.from_pretrained(
         options.model, adapter=options.adapter, profile=options.profile, pooler_weights=options.pooler_weights,
         **overrides,
     )  # fmt: skip
@@ -43,14 +50,19 @@ def embed(options: argparse.Namespace) -> str:
         options.output, origin_of(model, table, len(rows), options), starts=starts, overwrite=options.overwrite
     )
     call = {"instruction": options.instruction, "side": options.side}
-    embedded = fill(store, rows, partial(model.encode, **call, batch_tokens=options.batch_tokens))
+    workers = usual_workers(model.device) if options.workers is None else options.workers
+    encode = partial(model.encode, **call, batch_tokens=options.batch_tokens, workers=workers)
+    embedded = fill(store, rows, encode)
     kind = "vectors" if options.regions else "rows"
     done = f"embedded {embedded} of {len(rows)} {kind}" if embedded else f"already embedded, all {len(rows)} {kind}"
     return f"{done}: {options.output}"
 
 
-def origin_of(model: mmembed.Embedder, table: ItemTable, rows: int, options: argparse.Namespace) -> Origin:
+def origin_of(model: "Embedder", table: ItemTable, rows: int, options: argparse.Namespace) -> "Origin":
     """What makes the embeddings, and what a page that shows them has to know."""
+    from mmembed.index.embedding_store import Origin
+    from mmembed.models.identity import identity
+
     parts = identity(model)
     weights = fingerprint(parts.pop("weights"), parts.pop("adapter"))
     call = {"instruction": options.instruction, "side": options.side}
@@ -92,6 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace the embeddings of another model or input")
     parser.add_argument("--shard-rows", type=int, default=4096, metavar="N", help="rows of a shard (default: 4096)")
     parser.add_argument("--batch-tokens", type=int, metavar="N", help="of a batch (default: 16384, on a CPU 2048)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes that decode (default: on a GPU one a core, up to 8; else 0)"
+    )
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as the model was saved")
     options = parser.parse_args(argv)
     if options.region_instruction is not None and not options.regions:

@@ -1,20 +1,14 @@
 """Global batches by step number, prepared in worker processes: the same for any number of workers."""
 
-import atexit
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
-
-import torch
-from torch.utils.data import DataLoader, Dataset
 
 from mmembed.data.mixture import LostTableError, Mixture
 from mmembed.data.quarantine import BadRow, check_share
 from mmembed.data.sampler import Row
 from mmembed.errors import InputError
 from mmembed.items import Pair
+from mmembed.workers import in_order
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -38,15 +32,7 @@ class Preparer(Protocol[P, T_co]):
         ...
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """An InputError on its way out of a worker, where exceptions become text."""
-
-    kind: type[InputError]
-    fields: dict[str, str]
-
-
-class StepDataset(Dataset[T], Generic[P, T]):
+class StepDataset(Generic[P, T]):
     """What one rank prepares of the global batch of any step.
 
     A row that cannot be used is replaced by the next one of its table, the first after the last; so every rank and any
@@ -103,72 +89,31 @@ class StepDataset(Dataset[T], Generic[P, T]):
             return bad
 
 
-class StepLoader(DataLoader[Any]):
-    """A DataLoader over steps in order, which raises the InputError of a worker as it was."""
+class StepLoader(Generic[T]):
+    """The batches of steps in order, prepared in workers ahead of the model.
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch asks for its own iterator class
-        batches = super().__iter__()
-        with _ended(batches):
-            for batch in batches:
-                if isinstance(batch, _Failure):
-                    raise batch.kind(**batch.fields)
-                yield batch
+    It has no length: Lightning would take that of the rest of a stage for that of the whole, and stop early.
 
-
-@contextmanager
-def _ended(batches: Any) -> Iterator[None]:
-    """End the workers of a loader's iterator with the block, or when Python exits inside it.
-
-    At its exit Python sends SIGTERM to its children and waits for them, for ever if they ignore it: they must be told
-    before.
+    Args:
+        dataset: prepares a step.
+        steps: which ones.
+        num_workers: processes that prepare; 0 prepares each step when it is asked for.
+        pin: whether what workers prepare is put into pinned memory, for a GPU.
     """
-    # an iterator without workers has nothing to end
-    end = getattr(batches, "_shutdown_workers", lambda: None)
-    atexit.register(end)
-    try:
-        yield
-    finally:
-        atexit.unregister(end)
-        end()
+
+    def __init__(self, dataset: StepDataset[Any, T], steps: range, num_workers: int, pin: bool = False) -> None:
+        self.dataset, self.steps, self.num_workers, self.pin = dataset, steps, num_workers, pin
+
+    def __iter__(self) -> Iterator[T]:
+        with in_order(self.dataset.__getitem__, self.steps, self.num_workers, pin=self.pin) as batches:
+            yield from batches
 
 
-def step_loader(dataset: StepDataset[P, T], first_step: int, last_step: int, num_workers: int = 0) -> StepLoader:
+def step_loader(
+    dataset: StepDataset[P, T], first_step: int, last_step: int, num_workers: int = 0, *, pin: bool = False
+) -> StepLoader[T]:
     """Batches of the steps from ``first_step`` up to, but not including, ``last_step``, in order.
 
     Iterating leaves the global random state alone, whatever the number of workers.
     """
-    return StepLoader(
-        _Guarded(dataset),
-        batch_size=None,
-        sampler=range(first_step, last_step),
-        num_workers=num_workers,
-        collate_fn=_as_it_is,
-        worker_init_fn=_outlive_signals,
-        generator=torch.Generator().manual_seed(0),
-    )
-
-
-class _Guarded(Dataset[Any]):
-    """A dataset that returns an InputError where it would raise one."""
-
-    def __init__(self, dataset: StepDataset[Any, Any]) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, step: int) -> Any:
-        try:
-            return self.dataset[step]
-        except InputError as error:
-            return _Failure(type(error), dict(vars(error)))
-
-
-def _outlive_signals(worker: int) -> None:
-    """Leave it to the main process what a signal to all of them means.
-
-    It may finish its step and write a checkpoint, for which it needs the workers. They end when it does.
-    """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
+    return StepLoader(dataset, range(first_step, last_step), num_workers, pin)

@@ -1,6 +1,6 @@
 """The data of a stage: what its steps are drawn from, and the rows held out of them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import PIL.Image
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from mmembed.data.batching import StepDataset, StepLoader, step_loader
+from mmembed.data.batching import StepDataset, step_loader
 from mmembed.data.mixture import LostTableError, Mixture, open_mixture
 from mmembed.data.quarantine import BadRow
 from mmembed.data.region_mixing import RegionMixer, example
@@ -46,7 +46,8 @@ class StageData(LightningDataModule):  # type: ignore[misc]
         dataset = StepDataset(self.mixture, self.preparer, self.processes.rank, self.processes.world)
         first = self.trainer.global_step * accumulate
         last = self.stage.steps * accumulate
-        return _Unsized(step_loader(dataset, first, last, num_workers=self.stage.workers))
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        return step_loader(dataset, first, last, num_workers=self.stage.workers, pin=on_gpu)
 
     def val_dataloader(self) -> Any:
         """One batch for each source's held-out rows; none without validation."""
@@ -69,16 +70,6 @@ class StageData(LightningDataModule):  # type: ignore[misc]
             except InputError as error:
                 bad.append(BadRow(name, row, str(error)))
         return replace(self.preparer.assemble(0, prepared, tuple(bad)), part=name)
-
-
-class _Unsized:
-    """A loader without a length: Lightning would take that of the rest for that of the whole stage, and stop early."""
-
-    def __init__(self, loader: StepLoader) -> None:
-        self.loader = loader
-
-    def __iter__(self) -> Iterator[TrainingBatch]:
-        return iter(self.loader)
 
 
 def open_training(name: str, stage: Stage, *, seed: int, data_root: Path) -> Mixture:

@@ -36,6 +36,7 @@ from mmembed.training.stage_data import StageData, make_mixer, open_training, st
 from mmembed.training.strategies import trainer_choices
 from mmembed.training.train_log import TrainLog
 from mmembed.training.watch import Watch
+from mmembed.workers import lost_workers_told
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def run_stage(embedder: Embedder, run: StageRun, log: TrainLog) -> None:
             is named.
         DivergenceError: the loss is no longer a number, or far worse than at the start; rows are named.
         StoppedError: the run was told to stop; its state is written.
+        LostWorkerError: a worker process was killed; the same command goes on from the last checkpoint.
     """
     stage, processes = run.stage, run.processes
     freeze(embedder, stage.freeze)
@@ -113,6 +115,7 @@ def run_stage(embedder: Embedder, run: StageRun, log: TrainLog) -> None:
     module = make_module(
         embedder, stage, seed=stage_seed(run.name, run.seed), facts=facts, data_root=run.data_root
     )  # fmt: skip
+    module.say = log.line
     quarantine = Quarantine(mixture.sampler.sizes, stage.sampling.max_bad)
     watch = Watch(stage.log_every, make_loggers(stage.loggers if processes.first else (), run.directory, run.name), log)
     callbacks = [
@@ -124,7 +127,7 @@ def run_stage(embedder: Embedder, run: StageRun, log: TrainLog) -> None:
         StageCheckpoints(run.checkpoints, stage, log),
     ]
     log.begin(run.name, stage, embedder, mixture.sampler, processes, resumed)
-    with _without_lightning_advice():
+    with _without_lightning_advice(), lost_workers_told():
         trainer = _make_trainer(run, callbacks)
         trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     planned = mixture.sampler.composition(0, stage.steps * stage.optim.accumulate)

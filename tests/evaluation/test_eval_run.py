@@ -315,3 +315,12 @@ def test_a_setting_that_the_model_lacks_is_named(evaluate, capsys):
     assert evaluate("--num-crops", "4") == 2
 
     assert "num_crops" in capsys.readouterr().err
+
+
+def test_workers_do_not_change_the_scores(evaluate, tmp_path):
+    found = []
+    for workers in ("0", "2"):
+        assert evaluate("--tasks", "question", "--cache-gb", "0", "--workers", workers) == 0
+        found.append(json.loads((tmp_path / "out/scores.json").read_text())["tasks"]["question"]["metrics"])
+
+    assert found[0] == found[1]

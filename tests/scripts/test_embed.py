@@ -239,3 +239,15 @@ def test_a_profile_of_a_mapping_network_asks_for_its_weights(tmp_path, table, ca
     assert run(published(tmp_path / "clip"), table, tmp_path / "out", "--profile", "searle") == 2
 
     assert "expected the pooler's trained weights" in capsys.readouterr().err
+
+
+def test_workers_do_not_change_the_vectors(model, table, tmp_path):
+    for workers in ("0", "2"):
+        assert run(model, table, tmp_path / workers, "--shard-rows", "10", "--workers", workers) == 0
+
+    assert torch.equal(*(read_embeddings(tmp_path / workers)[1] for workers in ("0", "2")))
+
+
+def test_a_negative_number_of_workers_is_refused(model, table, tmp_path, capsys):
+    assert run(model, table, tmp_path / "out", "--workers", "-1") == 2
+    assert "workers: expected at least 0, got -1" in capsys.readouterr().err
