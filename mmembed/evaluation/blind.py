@@ -169,7 +169,8 @@ BLINDS: dict[str, Blind] = {
 def _uniform(medium: Media, colour: tuple[int, int, int], media: MediaSettings) -> Media:
     """A picture or clip of one colour, as large and as long as the medium; the regions of a picture stay."""
     # regions are in pixels of the picture as it is, not of a square made of it
-    pictures = [_uniform_png(picture.size, colour) for picture in decode(medium, replace(media, square=None)).pictures]
+    whole = replace(media, square=None, draft_pixels=None)
+    pictures = [_uniform_png(picture.size, colour) for picture in decode(medium, whole).pictures]
     if isinstance(medium, Video):
         return _clip_of(pictures)
     return Image(pictures[0], medium.regions if isinstance(medium, Image) else ())

@@ -5,6 +5,7 @@ RGB means Pillow's ``convert("RGB")``, as the processors of VLM2Vec do it: trans
 """
 
 import io
+import math
 import struct
 import warnings
 import zlib
@@ -29,12 +30,14 @@ _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.er
 _ON_ITS_SIDE = (5, 6, 7, 8)
 
 
-def open_image(image: Image, settings: MediaSettings) -> PIL.Image.Image:
+def open_image(image: Image, settings: MediaSettings, *, draft_pixels: int | None = None) -> PIL.Image.Image:
     """Decode a picture to RGB and check its regions; an animation gives its first frame.
 
     Args:
         image: the picture: a path, bytes of a file, or an open Pillow picture (which stays as it is).
         settings: EXIF, transparency and size limit. With ``exif`` on, regions are in pixels of the turned picture.
+        draft_pixels: as in the settings, which this function does not look at: whoever asks must know that the picture
+            may come smaller. One with regions does not.
 
     Raises:
         MediaError: the file is missing, no picture, cut short, or larger than the limit.
@@ -42,7 +45,7 @@ def open_image(image: Image, settings: MediaSettings) -> PIL.Image.Image:
     """
     name = source_name(image.source)
     with _complaints(name, settings):
-        picture = _decoded(image.source, settings, name)
+        picture = _decoded(image.source, settings, name, None if image.regions else draft_pixels)
     check_regions(image, *picture.size)
     return picture
 
@@ -79,10 +82,15 @@ def to_rgb(picture: PIL.Image.Image, alpha: Alpha) -> PIL.Image.Image:
     return picture.convert("RGB")
 
 
-def _decoded(source: ImageSource, settings: MediaSettings, name: str) -> PIL.Image.Image:
+def _decoded(source: ImageSource, settings: MediaSettings, name: str, draft_pixels: int | None) -> PIL.Image.Image:
     if isinstance(source, PIL.Image.Image):
         return _upright_rgb(source, settings, name)
     with PIL.Image.open(_opened(source)) as picture:
+        check_size(picture.width, picture.height, settings, name)
+        if draft_pixels is not None and picture.width * picture.height > draft_pixels:
+            share = math.sqrt(draft_pixels / (picture.width * picture.height))
+            # only JPEG can: Pillow takes the smallest of 1/1, 1/2, 1/4 and 1/8 that is as large as that
+            picture.draft(None, (math.ceil(picture.width * share), math.ceil(picture.height * share)))
         return _upright_rgb(picture, settings, name)
 
 

@@ -1,6 +1,7 @@
 """Video readers: PyAV, torchcodec and decord behind one protocol, with equal frames for H.264 and VP9.
 
-Frames are counted in presentation order from 0, exactly. A clip's own rotation is applied, as players do.
+Frames are counted in presentation order from 0, exactly. A clip's own rotation is applied, as players do. The work
+counter ``frames_decoded`` holds what leaves the decoder; torchcodec and decord tell only of frames that were asked for.
 """
 
 import io
@@ -13,6 +14,7 @@ import av
 import numpy as np
 import PIL.Image
 
+from mmembed import counters
 from mmembed.errors import MediaError
 from mmembed.media.settings import Reader
 from mmembed.media.timetable import counted, timetable_of
@@ -85,6 +87,7 @@ class PyAVReader:
         pictures: dict[int, PIL.Image.Image] = {}
         last = max(wanted)
         for position, frame in enumerate(stream.container.decode(stream)):
+            counters.count("frames_decoded")
             index = self._timetable.index(frame.pts, position)
             if index in wanted:
                 pictures[index] = _upright(frame)
@@ -118,7 +121,7 @@ class TorchCodecReader:
     def frames(self, indices: Sequence[int]) -> list[PIL.Image.Image]:
         """See :meth:`VideoReader.frames`."""
         with _complaints(self._name, RuntimeError, ValueError):
-            return _pictures(self._decoder.get_frames_at(list(indices)).data.numpy())
+            return _told(self._decoder.get_frames_at(list(indices)).data.numpy(), indices)
 
 
 class DecordReader:
@@ -142,7 +145,7 @@ class DecordReader:
     def frames(self, indices: Sequence[int]) -> list[PIL.Image.Image]:
         """See :meth:`VideoReader.frames`."""
         with _complaints(self._name, *self._errors):
-            return _pictures(self._reader.get_batch(list(indices)).asnumpy())
+            return _told(self._reader.get_batch(list(indices)).asnumpy(), indices)
 
 
 READERS: dict[Reader, Callable[[Path | bytes, str], VideoReader]] = {
@@ -200,6 +203,7 @@ def _upright(frame: av.VideoFrame) -> PIL.Image.Image:
     return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
 
 
-def _pictures(frames: Iterable[np.ndarray]) -> list[PIL.Image.Image]:
-    """RGB pictures of uint8 ``[F, H, W, 3]``."""
+def _told(frames: Iterable[np.ndarray], indices: Sequence[int]) -> list[PIL.Image.Image]:
+    """RGB pictures of uint8 ``[F, H, W, 3]``, counted once each; what was decoded between them is not told."""
+    counters.count("frames_decoded", len(set(indices)))
     return [PIL.Image.fromarray(frame) for frame in frames]

@@ -159,6 +159,9 @@ class MediaSettings:
     """what becomes of transparency: ``drop`` is Pillow's ``convert("RGB")``, ``white`` lays the picture on white"""
     max_image_megapixels: float = PILLOW_LIMIT_MEGAPIXELS
     """pictures and drawn pages with more millions of pixels are refused before they are decoded"""
+    draft_pixels: int | None = None
+    """a JPEG is decoded at a half, a quarter or an eighth of its sides where so many pixels are left, twice as fast or
+    more; not exact. Three times the model's ``max_pixels`` keeps the drift small; None decodes whole pictures"""
     reader: Reader = "pyav"
     """library that decodes video; the three give equal frames for H.264 and VP9"""
     sampling: FrameSampling = UniformFrames()
@@ -179,6 +182,8 @@ class MediaSettings:
             if value not in known:
                 where, expected = f"media.{name}", "one of " + ", ".join(known)
                 raise InputError(where, expected=expected, got=f"'{value}'", remedy=nearest(str(value), known))
+        if self.draft_pixels is not None:
+            _refuse_below(1, self.draft_pixels, "media.draft_pixels")
         if self.square is not None:
             _refuse_below(1, self.square, "media.square")
         if not 0 < self.max_image_megapixels <= PILLOW_LIMIT_MEGAPIXELS:

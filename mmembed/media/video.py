@@ -27,7 +27,8 @@ class Frames:
         indices: number of each picture in the whole clip, from 0.
         fps: frames a second of the clip; 0 for a still picture or page.
         span: frames of the stretch that the pictures were sampled from.
-        original_size: width and height before the pictures were made squares; None where they were not.
+        original_size: width and height of the pictures as stored; None where they were neither decoded smaller nor
+            made squares.
     """
 
     pictures: tuple[PIL.Image.Image, ...]

@@ -92,6 +92,7 @@ def test_every_rule_gives_ascending_distinct_frames_of_the_clip(total, wanted, f
         (lambda: FpsFrames(min_frames=9, max_frames=8), r"media\.sampling\.max_frames: expected at least 9, got 8"),
         (lambda: MediaSettings(alpha="wite"), r"media\.alpha: .*drop, white, got 'wite'; did you mean 'white'"),
         (lambda: MediaSettings(reader="pyaw"), r"media\.reader: .*got 'pyaw'; did you mean 'pyav'"),
+        (lambda: MediaSettings(draft_pixels=0), r"media\.draft_pixels: expected at least 1, got 0"),
         (lambda: MediaSettings(max_image_megapixels=0.0), r"max_image_megapixels: expected more than 0 .*got 0\.0"),
         (lambda: MediaSettings(max_image_megapixels=500.0), r"max_image_megapixels: .*at most 179.*got 500\.0"),
     ],

@@ -6,8 +6,10 @@ import av
 import numpy as np
 import pytest
 
+from mmembed.counters import counting
 from mmembed.errors import MediaError
 from mmembed.media.readers import READERS, PyAVReader
+from mmembed.media.settings import UniformFrames
 
 FPS = 10
 NUM_FRAMES = 20
@@ -111,6 +113,27 @@ def test_frames_come_in_the_order_asked_and_may_repeat(h264, kind):
     wanted = [17, 2, 2, 9]
 
     assert all(equal(open_reader(kind, h264).frames(wanted), [truth[index] for index in wanted]))
+
+
+def test_pyav_decodes_only_from_the_keyframe_before_each_wanted_frame(tmp_path):
+    path = write_clip(tmp_path / "long.mp4", num_frames=240, g="12", sc_threshold="0")
+    wanted = UniformFrames(8).indices(240, FPS)
+
+    reader = open_reader("pyav", path)
+    with counting() as counted:
+        reader.frames(wanted)
+
+    assert wanted == [0, 34, 68, 102, 136, 170, 204, 239]
+    assert counted["frames_decoded"] == sum(index % 12 + 1 for index in wanted) == 49
+
+
+@pytest.mark.parametrize("kind", ["torchcodec", "decord"])
+def test_other_readers_count_the_frames_that_they_hand_over(h264, kind):
+    reader = open_reader(kind, h264)
+    with counting() as counted:
+        reader.frames([17, 2, 2, 9])
+
+    assert counted["frames_decoded"] == 3
 
 
 @pytest.mark.parametrize("kind", READERS)
