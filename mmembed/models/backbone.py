@@ -11,7 +11,7 @@ from mmembed.errors import InputError
 from mmembed.items import Item
 from mmembed.models.region_encoders.preparer import RegionPreparer
 from mmembed.models.sequence import Batch, Features, Hidden, PatchMap, Row, Sequence
-from mmembed.models.settings import ComposerSettings, LastToken, Lora, PoolerSettings, PromptStyle, Side
+from mmembed.models.settings import ComposerSettings, LastToken, Lora, PoolerSettings, PromptStyle, Side, Speed
 
 
 class Preprocessor(Protocol):
@@ -57,6 +57,7 @@ class Backbone(nn.Module):
         keeps_tokens: whether its sequences have tokens that a region encoder may fill.
         taps: layers of the tower whose states :meth:`vision` gives along; see :meth:`tap`.
         head: what a full model, with its head, calls the base model, and a dot; empty where there is no such model.
+        speed: what is computed faster.
         unused: beginnings of the names of weights that no embedding depends on; they never train.
     """
 
@@ -68,6 +69,7 @@ class Backbone(nn.Module):
     keeps_tokens: bool = False
     taps: tuple[int, ...] = ()
     head: str = "model."
+    speed: Speed = Speed()
 
     @classmethod
     def open(
@@ -141,8 +143,38 @@ class Backbone(nn.Module):
             remedy="use another region encoder or backbone",
         )  # fmt: skip
 
-    def run(self, sequence: Sequence, layers: tuple[int, ...] = ()) -> Hidden:
-        """The language model over the sequence; states after the final norm, and of the layers asked for."""
+    def unpackable(self, longest: int = 0) -> str | None:
+        """Why rows cannot pass the language model packed, in words; None where they can.
+
+        Args:
+            longest: tokens of the longest row.
+        """
+        return "its pictures and texts do not pass one language model"
+
+    @property
+    def pads_because(self) -> str | None:
+        """Why rows of different lengths pass padded, in words; None where they are packed."""
+        return "packing: off" if self.speed.packing == "off" else self.unpackable()
+
+    def check_packing(self, longest: int = 0) -> None:
+        """Refuse ``packing: on`` where rows cannot be packed.
+
+        Raises:
+            InputError: what stands in the way.
+        """
+        why = self.unpackable(longest) if self.speed.packing == "on" else None
+        if why is not None:
+            expected = "a model whose rows can be packed"
+            raise InputError("speed.packing: on", expected=expected, got=why, remedy="use auto")
+
+    def run(self, sequence: Sequence, layers: tuple[int, ...] = (), places: Tensor | None = None) -> Hidden:
+        """The language model over the sequence; states after the final norm, and of the layers asked for.
+
+        Args:
+            sequence: the tokens.
+            layers: whose states are wanted besides the last's, see :attr:`mmembed.models.poolers.Pooler.layers`.
+            places: in each row the place of the one token that the last layer is wanted for ``[B]``; None is all.
+        """
         raise NotImplementedError
 
     def check_pooler(self, settings: PoolerSettings) -> None:

@@ -42,6 +42,7 @@ class Asked:
     profile: str | None = None
     pooler_weights: str | None = None
     regions: Mapping[str, Any] | None = None
+    speed: Mapping[str, Any] | None = None
     overrides: Mapping[str, Any] | None = None
 
     @property
@@ -64,10 +65,10 @@ def resolve(asked: Asked) -> EmbedderSettings:
             asked = _at_one_commit(asked)
             values = saved_settings(asked.model, asked.revision)
         saved = read_settings(EmbedderSettings, values, where=f"{asked.model}: {SETTINGS_FILE}")
-        settings = _saved_places(override(saved, asked.overrides or {}, asked.regions), saved, asked)
+        settings = _saved_places(override(saved, asked.overrides or {}, asked.regions, asked.speed), saved, asked)
     else:
         row, settings = _published(asked)
-        settings = _published_places(override(settings, asked.overrides or {}, asked.regions), row, asked)
+        settings = _published_places(override(settings, asked.overrides or {}, asked.regions, asked.speed), row, asked)
         refuse_contradictions(settings, row, asked.model, asked.profile)
     return _with_files(settings, asked)
 

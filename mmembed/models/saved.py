@@ -39,9 +39,12 @@ def base_of(path: str, target: Path) -> str:
 
 
 def override(
-    settings: EmbedderSettings, overrides: Mapping[str, Any], regions: Mapping[str, Any] | None = None
+    settings: EmbedderSettings,
+    overrides: Mapping[str, Any],
+    regions: Mapping[str, Any] | None = None,
+    speed: Mapping[str, Any] | None = None,
 ) -> EmbedderSettings:
-    """The settings with some of the backbone's and region encoder's changed, checked as if they had stood in the file.
+    """The settings with some of the backbone's, region encoder's and ``speed``'s changed, checked as if in the file.
 
     Raises:
         InputError: a setting that the part does not have, or one for a region encoder where there is none.
@@ -55,6 +58,7 @@ def override(
             )
     values = dump_settings(settings)
     values["backbone"]["init_args"] |= {name: dump_settings(value) for name, value in overrides.items()}
+    values["speed"] |= speed or {}
     if regions:
         values["regions"] = _other_regions(settings, regions)
     return read_settings(EmbedderSettings, values, where="from_pretrained")

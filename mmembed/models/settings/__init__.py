@@ -45,6 +45,7 @@ from mmembed.models.settings.regions import (
     TextRegions,
 )
 from mmembed.models.settings.special_tokens import SpecialTokens
+from mmembed.models.settings.speed import Speed
 from mmembed.models.settings.text import TextModel
 
 Side = Literal["query", "target"]
@@ -93,6 +94,7 @@ __all__ = [
     "Side",
     "Slerp",
     "SpecialTokens",
+    "Speed",
     "Sum",
     "TextModel",
     "TextRegions",

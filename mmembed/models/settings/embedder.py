@@ -7,6 +7,7 @@ from mmembed.models.settings.backbones import BackboneSettings
 from mmembed.models.settings.poolers import PoolerSettings
 from mmembed.models.settings.prompts import PromptStyle, RawPrompt
 from mmembed.models.settings.regions import RegionEncoderSettings
+from mmembed.models.settings.speed import Speed
 
 
 @dataclass(frozen=True)
@@ -30,3 +31,5 @@ class EmbedderSettings:
     """How regions of pictures are told; None refuses items that have any. RoiReplay is usual in new training."""
     regions_weights: str | None = None
     """File of the region encoder's trained weights, where it has any; None starts them afresh."""
+    speed: Speed = field(default_factory=Speed)
+    """What is computed faster."""
