@@ -11,17 +11,21 @@ from torch import Tensor
 from mmembed.counters import count
 from mmembed.errors import InputError
 from mmembed.files import fingerprint
+from mmembed.models.attention import ROWS, no_mask, why_no_kernel
 from mmembed.models.backbone import Backbone
 from mmembed.models.checkpoint import Checkpoint, save_checkpoint
 from mmembed.models.families import Family
+from mmembed.models.last_layer import last_layer_at
 from mmembed.models.opening import open_family
-from mmembed.models.policies import attention_mask, check_window, kernel_switch
+from mmembed.models.policies import attention_mask, check_window, kernel_switch, why_unpackable
 from mmembed.models.preprocess import LanguagePreprocessor
 from mmembed.models.prompts import Kind
 from mmembed.models.region_encoders.preparer import RegionPreparer
-from mmembed.models.sequence import Batch, Features, Hidden, Padding, Sequence
+from mmembed.models.sequence import Batch, Features, Hidden, Sequence, rejoin
 from mmembed.models.settings import LanguageSettings, PromptStyle
 from mmembed.models.special_tokens import special_ids
+from mmembed.models.taps import chosen_states
+from mmembed.models.token_layout import Packing, Padding, TokenLayout
 
 # where a config was read from, by which version, and the type its weights were saved in
 _NOT_CONFIG = ("_name_or_path", "transformers_version", "dtype", "architectures")
@@ -56,6 +60,8 @@ class LanguageBackbone(Backbone):
         self.checkpoint = checkpoint
         self.settings = settings
         self.settle()
+        if self.settings.attention == "sdpa" and self.unpackable() is None:
+            self.language_config._attn_implementation = ROWS
         self.preprocessor = self.make_preprocessor(prompt, regions)
         self.width = self.language_config.hidden_size
         if settings.gradient_checkpointing:
@@ -116,12 +122,13 @@ class LanguageBackbone(Backbone):
             embeds, batch.ids, batch.lengths, batch.positions, batch.kinds, visual, batch.is_query, deepstack
         )
 
-    def run(self, sequence: Sequence, layers: tuple[int, ...] = ()) -> Hidden:
+    def run(self, sequence: Sequence, layers: tuple[int, ...] = (), places: Tensor | None = None) -> Hidden:
         """The language model under the settings' attention policy."""
         groups = self.groups(sequence.lengths)
         if len(groups) == 1:
-            return self._run(sequence, layers)
-        return _rejoin(groups, [self._run(sequence.select(rows), layers) for rows in groups], sequence)
+            return self._run(sequence, layers, places)
+        parts = [self._run(sequence.select(rows), layers, None if places is None else places[rows]) for rows in groups]
+        return rejoin(groups, parts, sequence)
 
     def groups(self, lengths: Tensor) -> list[Tensor]:
         """Which rows ``[B]`` pass through the model together: all, but for those that rotate by other frequencies."""
@@ -139,45 +146,72 @@ class LanguageBackbone(Backbone):
         limit = getattr(self.language_config, "original_max_position_embeddings", None)
         return rope.get("original_max_position_embeddings", limit)
 
+    def unpackable(self, longest: int = 0) -> str | None:
+        """See :meth:`Backbone.unpackable`."""
+        return why_unpackable(self.language_config, self.settings, longest)
+
+    @property
+    def pads_because(self) -> str | None:
+        """See :attr:`Backbone.pads_because`; ``auto`` packs where there is a kernel for it."""
+        why = super().pads_because
+        return why_no_kernel(self.language_model) if why is None and self.speed.packing == "auto" else why
+
+    def layout(self, sequence: Sequence) -> TokenLayout:
+        """How the rows pass the language model: packed or padded; rows of one length need neither.
+
+        Raises:
+            InputError: a row that cannot be packed under ``packing: on``.
+        """
+        padding = Padding(sequence.lengths, self.settings.padding_side)
+        self.check_packing(padding.longest)
+        if padding.is_dense or (self.pads_because or self.unpackable(padding.longest)) is not None:
+            return padding
+        return Packing(sequence.lengths, kernel=why_no_kernel(self.language_model) is None)
+
     def position_ids(self, positions: Tensor) -> Tensor:
         """Padded positions ``[B, L, 3]`` as the language model takes them; one counter unless a family has three."""
         return positions[..., 0]
 
-    def mask(self, sequence: Sequence, padding: Padding) -> Any:
+    def mask(self, sequence: Sequence, padding: TokenLayout) -> Any:
         """Which tokens see which, as the language model takes it; see :func:`attention_mask`.
 
         Raises:
             InputError: a row longer than a window that the mask would undo.
         """
-        check_window(self.language_config, self.settings, padding.shape[1])
-        return attention_mask(self.settings, sequence, padding, sequence.embeds.dtype)
+        check_window(self.language_config, self.settings, padding.longest)
+        mask = attention_mask(self.settings, sequence, padding, sequence.embeds.dtype)
+        if mask is None and self.settings.attention == "sdpa" and self.unpackable(padding.longest) is None:
+            return no_mask(sequence.embeds)
+        return mask
 
-    def extras(self, sequence: Sequence, padding: Padding) -> dict[str, Any]:
+    def extras(self, sequence: Sequence, padding: TokenLayout) -> dict[str, Any]:
         """What else the language model is handed."""
         return {}
 
-    def _run(self, sequence: Sequence, layers: tuple[int, ...]) -> Hidden:
-        padding = Padding(sequence.lengths, self.settings.padding_side)
-        rows, longest = padding.shape
-        count("language_rows", rows)
+    def _run(self, sequence: Sequence, layers: tuple[int, ...], places: Tensor | None) -> Hidden:
+        padding = self.layout(sequence)
+        lines, longest = padding.shape
+        count("language_rows", len(sequence.lengths))
         count("language_tokens", len(sequence.embeds))
-        count("padded_tokens", rows * longest)
-        output = self.language_model(
-            inputs_embeds=padding.pad(sequence.embeds),
-            attention_mask=self.mask(sequence, padding),
-            position_ids=self.position_ids(padding.pad(sequence.positions.T)),
-            use_cache=False,
-            **({"output_hidden_states": True} if layers else {}),
-            **kernel_switch(self.settings),
-            **self.extras(sequence, padding),
-        )
+        count("padded_tokens", lines * longest)
+        with last_layer_at(self, padding, places):
+            output = self.language_model(
+                inputs_embeds=padding.pad(sequence.embeds),
+                attention_mask=self.mask(sequence, padding),
+                position_ids=self.position_ids(padding.pad(sequence.positions.T)),
+                use_cache=False,
+                **({"output_hidden_states": True} if layers else {}),
+                **kernel_switch(self.settings, padding),
+                **self.extras(sequence, padding),
+            )
         return Hidden(
-            padding.unpad(output.last_hidden_state),
+            padding.unpad(output.last_hidden_state) if places is None else output.last_hidden_state[:, 0],
             sequence.ids,
             sequence.lengths,
             sequence.kinds,
             sequence.is_query,
-            [padding.unpad(state) for state in _layers(output.hidden_states, layers)],
+            [padding.unpad(state) for state in chosen_states(output.hidden_states, layers)],
+            places,
         )
 
     @property
@@ -231,18 +265,8 @@ class VisionLanguageBackbone(LanguageBackbone):
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 ``[P, 3, F, h, w]`` -> float32, as the checkpoint's own processor scales and normalises."""
-        return (pixels.to(torch.float32) * (1 / 255) - self.mean) / self.std
-
-
-def _layers(states: tuple[Tensor, ...] | None, layers: tuple[int, ...]) -> list[Tensor]:
-    """The hidden states asked for; 0 are the embeddings."""
-    wrong = [layer for layer in layers if states is None or not -len(states) <= layer < len(states)]
-    if wrong:
-        raise InputError(
-            "pooler.layers", expected=f"hidden states {-len(states or ())} to {len(states or ()) - 1}", got=wrong,
-            remedy="0 are the embeddings, -1 is the last layer",
-        )  # fmt: skip
-    return [states[layer] for layer in layers] if states else []
+        # a new tensor, changed in place from then on
+        return (pixels * (1 / 255)).sub_(self.mean).div_(self.std)
 
 
 def _recompute_activations(model: Any) -> None:
@@ -263,12 +287,3 @@ def _without(config: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 def _join(maps: list[Tensor], slots: list[int]) -> Tensor:
     return torch.cat([maps[i] for i in slots])
-
-
-def _rejoin(groups: list[Tensor], parts: list[Hidden], sequence: Sequence) -> Hidden:
-    """The states of rows that ran apart, in the order of the sequence."""
-    tokens = [torch.repeat_interleave(rows, sequence.lengths).nonzero()[:, 0] for rows in groups]
-    order = torch.cat(tokens).argsort()
-    layers = [torch.cat(layer)[order] for layer in zip(*(part.layers for part in parts), strict=True)]
-    states = torch.cat([part.states for part in parts])[order]
-    return Hidden(states, sequence.ids, sequence.lengths, sequence.kinds, sequence.is_query, layers)

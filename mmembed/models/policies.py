@@ -11,26 +11,29 @@ from torch import Tensor
 
 from mmembed.errors import InputError
 from mmembed.models.prompts import Kind
-from mmembed.models.sequence import Padding, Sequence
+from mmembed.models.sequence import Sequence
 from mmembed.models.settings import LanguageSettings
+from mmembed.models.token_layout import TokenLayout
 
 PREFIX = (Kind.INSTRUCTION, Kind.IMAGE, Kind.VIDEO, Kind.REGION)
 """Kinds of tokens that see each other under the prefix policy."""
 
 
-def attention_mask(settings: LanguageSettings, sequence: Sequence, padding: Padding, dtype: torch.dtype) -> Any:
+def attention_mask(settings: LanguageSettings, sequence: Sequence, padding: TokenLayout, dtype: torch.dtype) -> Any:
     """What to hand to the language model as ``attention_mask``.
 
     Args:
         settings: policy, kernel and padding side.
         sequence: the tokens.
-        padding: how they are padded.
+        padding: how they are padded or packed.
         dtype: of the hidden states.
 
     Returns:
         None (causal, nothing to hide), ``[B, L]`` (causal, or a kernel that takes no other), or ``[B, 1, L, L]``:
-        boolean for sdpa, added to the scores for eager.
+        boolean for sdpa, added to the scores for eager. None for packed rows, too.
     """
+    if padding.segments:
+        return None
     unpadded_causal = settings.unpadded_causal and padding.is_dense
     if settings.attention_policy == "causal" or unpadded_causal:
         # right padding needs no mask: no token sees one that comes after it
@@ -47,7 +50,7 @@ def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
 
 
-def visible(policy: str, sequence: Sequence, padding: Padding) -> Tensor:
+def visible(policy: str, sequence: Sequence, padding: TokenLayout) -> Tensor:
     """Which token (last axis) each token may see ``[B, 1, L, L]``: bidirectional or prefix."""
     real = padding.mask()
     longest = real.shape[1]
@@ -61,13 +64,34 @@ def visible(policy: str, sequence: Sequence, padding: Padding) -> Tensor:
     return (seen | places)[:, None]
 
 
-def kernel_switch(settings: LanguageSettings) -> dict[str, Any]:
-    """What to tell a kernel that takes no mask: FlashAttention asks whether it is causal.
+def kernel_switch(settings: LanguageSettings, padding: TokenLayout) -> dict[str, Any]:
+    """What to tell a kernel that takes no mask: where packed rows begin and end, and whether it is causal.
 
-    It is an argument of the one call, which gradient checkpointing repeats with it; nothing in the model is changed.
+    They are arguments of the one call, which gradient checkpointing repeats with them; nothing in the model is changed.
     """
-    told = settings.attention == "flash_attention_2" and settings.attention_policy == "bidirectional"
-    return {"is_causal": False} if told else {}
+    takes_no_mask = settings.attention == "flash_attention_2" or padding.segments
+    is_full = takes_no_mask and settings.attention_policy == "bidirectional"
+    return padding.segments | ({"is_causal": False} if is_full else {})
+
+
+def why_unpackable(config: Any, settings: LanguageSettings, longest: int) -> str | None:
+    """Why rows of up to ``longest`` tokens cannot be packed, in words; None where they can.
+
+    Args:
+        config: of the language model.
+        settings: policy and kernel.
+        longest: tokens.
+    """
+    if settings.attention == "eager":
+        return "attention: eager cannot be told where rows begin"
+    if settings.attention_policy == "prefix":
+        return "attention_policy: prefix needs a mask of each row"
+    if settings.unpadded_causal:
+        return "unpadded_causal depends on the padding"
+    window = _window(config)
+    if window is not None and longest > window:
+        return f"a row has {longest} tokens, and the model's layers attend to windows of {window}"
+    return None
 
 
 def check_window(config: Any, settings: LanguageSettings, longest: int) -> None:
@@ -76,10 +100,16 @@ def check_window(config: Any, settings: LanguageSettings, longest: int) -> None:
     Raises:
         InputError: a row longer than the window of a model that has one, under a policy other than causal.
     """
-    window = getattr(config, "sliding_window", None)
-    slides = "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
-    if settings.attention_policy != "causal" and window and slides and longest > window:
+    window = _window(config)
+    if settings.attention_policy != "causal" and window is not None and longest > window:
         raise InputError(
             "attention_policy", expected=f"rows within the model's attention window of {window} tokens",
             got=f"a row of {longest}", remedy="lower max_length, or use attention_policy: causal",
         )  # fmt: skip
+
+
+def _window(config: Any) -> int | None:
+    """Tokens to which some layers of a model attend at most, if there are such layers."""
+    window: int | None = getattr(config, "sliding_window", None)
+    slides = "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
+    return window if window and slides else None

@@ -100,6 +100,7 @@ class Batch:
         marks: uint8 ``[P, F, p, p]`` beside ``pixels``, zero where no region is; None without regions in pixels.
         guides: uint8 ``[M, 3, S, S]``, pictures for a region encoder's own tower, zero for a medium without one; None
             where no medium has any.
+        slot_counts: how many of ``slots`` each row has ``[B]``.
     """
 
     ids: Tensor
@@ -116,6 +117,7 @@ class Batch:
     regions: list[RegionSlot] = field(default_factory=list)
     marks: Tensor | None = None
     guides: Tensor | None = None
+    slot_counts: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
 
     @property
     def kept_free(self) -> Tensor:
@@ -163,6 +165,7 @@ def collate(rows: SequenceOf[Row]) -> Batch:
         ],
         marks=_marks(list(distinct.values()), frames),
         guides=_guides([m.guide for m in distinct.values()]),
+        slot_counts=torch.tensor([len(row.media) for row in rows]),
     )
 
 
@@ -335,12 +338,13 @@ class Hidden:
     """Hidden states of a batch, flat.
 
     Args:
-        states: of the last layer, after the final norm ``[T, D]``.
+        states: of the last layer, after the final norm ``[T, D]``; with ``places`` of those tokens alone ``[B, D]``.
         ids: as in Sequence; lengths, kinds and is_query alike.
         lengths: see Sequence.
         kinds: see Sequence.
         is_query: see Sequence.
         layers: states ``[T, D]`` of the layers that were asked for, in that order.
+        places: in each row the place of the only token that the last layer was computed for ``[B]``; None is all.
     """
 
     states: Tensor
@@ -349,6 +353,7 @@ class Hidden:
     kinds: Tensor
     is_query: Tensor
     layers: list[Tensor] = field(default_factory=list)
+    places: Tensor | None = None
 
     @property
     def rows(self) -> Tensor:
@@ -356,29 +361,15 @@ class Hidden:
         return torch.repeat_interleave(torch.arange(len(self.lengths), device=self.lengths.device), self.lengths)
 
 
-class Padding:
-    """The map between flat tokens ``[T, ...]`` and a padded block ``[B, L, ...]``."""
-
-    def __init__(self, lengths: Tensor, side: str = "right") -> None:
-        rows, longest = len(lengths), int(lengths.max())
-        self.shape = (rows, longest)
-        self.is_dense = bool((lengths == longest).all())
-        self.rows = torch.repeat_interleave(torch.arange(rows, device=lengths.device), lengths)
-        starts = lengths.cumsum(0) - lengths
-        columns = torch.arange(len(self.rows), device=lengths.device) - starts[self.rows]
-        self.columns = columns + (longest - lengths)[self.rows] if side == "left" else columns
-
-    def pad(self, flat: Tensor) -> Tensor:
-        """``[T, ...] -> [B, L, ...]`` with zeros where a row is short."""
-        if self.is_dense:
-            return flat.view(*self.shape, *flat.shape[1:])
-        block = flat.new_zeros(*self.shape, *flat.shape[1:])
-        return block.index_put((self.rows, self.columns), flat)
-
-    def unpad(self, block: Tensor) -> Tensor:
-        """``[B, L, ...] -> [T, ...]``."""
-        return block.flatten(0, 1) if self.is_dense else block[self.rows, self.columns]
-
-    def mask(self) -> Tensor:
-        """Which places of the block hold a token ``[B, L]``."""
-        return self.pad(torch.ones_like(self.rows, dtype=torch.bool))
+def rejoin(groups: list[Tensor], parts: list[Hidden], sequence: Sequence) -> Hidden:
+    """The states of rows that ran apart, in the order of the sequence."""
+    tokens = [torch.repeat_interleave(rows, sequence.lengths).nonzero()[:, 0] for rows in groups]
+    order = torch.cat(tokens).argsort()
+    layers = [torch.cat(layer)[order] for layer in zip(*(part.layers for part in parts), strict=True)]
+    places = [part.places for part in parts if part.places is not None]
+    if places:
+        # one state a row
+        order = torch.cat([rows.nonzero()[:, 0] for rows in groups]).argsort()
+    states = torch.cat([part.states for part in parts])[order]
+    read = torch.cat(places)[order] if places else None
+    return Hidden(states, sequence.ids, sequence.lengths, sequence.kinds, sequence.is_query, layers, read)

@@ -50,3 +50,14 @@ def tapped(blocks: Sequence[nn.Module], layers: Sequence[int]) -> Iterator[dict[
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def chosen_states(states: tuple[Tensor, ...] | None, layers: tuple[int, ...]) -> list[Tensor]:
+    """The hidden states asked for; 0 are the embeddings."""
+    wrong = [layer for layer in layers if states is None or not -len(states) <= layer < len(states)]
+    if wrong:
+        raise InputError(
+            "pooler.layers", expected=f"hidden states {-len(states or ())} to {len(states or ()) - 1}", got=wrong,
+            remedy="0 are the embeddings, -1 is the last layer",
+        )  # fmt: skip
+    return [states[layer] for layer in layers] if states else []

@@ -10,6 +10,8 @@ import torch
 from eval.run import main as evaluate
 from mmembed import Embedder, Item
 from mmembed.counters import counting
+from mmembed.models.sequence import collate
+from mmembed.models.settings import Speed
 from scripts.train import main as train
 from tests.cases import GOLDEN, golden_item
 from tests.families import FAMILIES, family_embedder
@@ -55,6 +57,28 @@ def test_every_family_embeds_as_on_the_cpu(name):
     on_gpu = model.to("cuda").encode(items)
 
     assert (on_cpu - on_gpu).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("policy", ["causal", "bidirectional"])
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl", "llava_next", "phi3_v", "qwen2"])
+def test_rows_pass_packed_in_half_precision_as_each_alone(name, policy):
+    model = family_embedder(name, dtype="bfloat16", attention_policy=policy).to("cuda").train()
+    assert model.backbone.pads_because is None
+    batch = collate(model.prepare(FAMILIES[name].items, "query")).to("cuda")
+    results = []
+    for choice in ("auto", "off"):
+        model.backbone.speed = Speed(packing=choice)
+        model.zero_grad()
+        with counting() as work:
+            vectors = model(batch)
+        vectors[:, :9].sum().backward()
+        gradient = model.backbone.language_model.layers[0].self_attn.o_proj.weight.grad
+        results.append((vectors.detach(), gradient.float().flatten(), work["padded_tokens"]))
+
+    (packed, our_gradient, ours), (padded, their_gradient, theirs) = results
+    assert ours == int(batch.lengths.sum()) < theirs
+    assert (packed * padded).sum(1).min() >= 0.998
+    assert torch.cosine_similarity(our_gradient, their_gradient, dim=0) >= 0.98
 
 
 def first_losses(run):

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmembed.errors import InputError
-from mmembed.models.policies import PREFIX, attention_mask, check_window, kernel_switch, visible
+from mmembed.models.policies import PREFIX, attention_mask, check_window, kernel_switch, visible, why_unpackable
 from mmembed.models.prompts import Kind
-from mmembed.models.sequence import Padding, Sequence
+from mmembed.models.sequence import Sequence
 from mmembed.models.settings import QwenVL
+from mmembed.models.token_layout import Packing, Padding
 
 rows = st.lists(st.lists(st.sampled_from(list(Kind)), min_size=1, max_size=5), min_size=1, max_size=3)
 
@@ -91,10 +92,40 @@ def test_the_published_fault_leaves_only_a_batch_without_padding_causal():
 
 def test_only_a_kernel_that_takes_no_mask_is_told_by_an_argument():
     bidirectional = {"path": "x", "attention_policy": "bidirectional"}
+    padding = Padding(torch.tensor([2, 1]))
 
-    assert kernel_switch(QwenVL(attention="flash_attention_2", **bidirectional)) == {"is_causal": False}
-    assert kernel_switch(QwenVL(**bidirectional)) == {}
-    assert kernel_switch(QwenVL(path="x", attention="flash_attention_2")) == {}
+    assert kernel_switch(QwenVL(attention="flash_attention_2", **bidirectional), padding) == {"is_causal": False}
+    assert kernel_switch(QwenVL(**bidirectional), padding) == {}
+    assert kernel_switch(QwenVL(path="x", attention="flash_attention_2"), padding) == {}
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "flash_attention_2"])
+def test_packed_rows_are_told_by_arguments_and_no_mask(kernel):
+    ragged = sequence_of([[Kind.TEXT] * 2, [Kind.TEXT]])
+    packing = Packing(ragged.lengths)
+    causal, bidirectional = (
+        QwenVL(path="x", attention=kernel, attention_policy=p) for p in ("causal", "bidirectional")
+    )
+
+    assert attention_mask(causal, ragged, packing, torch.float32) is None
+    assert attention_mask(bidirectional, ragged, packing, torch.float32) is None
+    assert kernel_switch(causal, packing) == packing.segments
+    assert kernel_switch(bidirectional, packing) == packing.segments | {"is_causal": False}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "window", "longest", "why"),
+    [
+        ({}, None, 999, None),
+        ({"attention": "flash_attention_2"}, None, 999, None),
+        ({"attention_policy": "bidirectional"}, 5, 5, None),
+        ({}, 4, 5, "a row has 5 tokens, and the model's layers attend to windows of 4"),
+        ({"attention": "eager"}, None, 1, "attention: eager cannot be told where rows begin"),
+        ({"attention_policy": "prefix"}, None, 1, "attention_policy: prefix needs a mask of each row"),
+    ],
+)
+def test_what_keeps_rows_from_being_packed_is_said(backbone, window, longest, why):
+    assert why_unpackable(SimpleNamespace(sliding_window=window), QwenVL(path="x", **backbone), longest) == why
 
 
 def test_flash_attention_takes_the_padding_only():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmembed import Item
 from mmembed.models.prompts import Kind
-from mmembed.models.sequence import Insertion, Padding, PreparedMedium, Row, Sequence, collate
+from mmembed.models.sequence import Insertion, PreparedMedium, Row, Sequence, collate
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
@@ -180,24 +180,6 @@ def test_insertion_equals_list_insertion_row_by_row(data):
 def test_an_insertion_outside_the_sequence_is_refused(insertion, message):
     with pytest.raises(ValueError, match=message):
         toy_sequence([2, 1]).insert([insertion])
-
-
-@settings(max_examples=60, deadline=None)
-@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=5), side=st.sampled_from(["left", "right"]))
-def test_padding_places_each_row_at_its_side_and_back(lengths, side):
-    flat = torch.randn(sum(lengths), 2)
-    padding = Padding(torch.tensor(lengths), side)
-
-    block = padding.pad(flat)
-
-    longest = max(lengths)
-    for row, (tokens, length) in enumerate(zip(flat.split(lengths), lengths, strict=True)):
-        place = slice(longest - length, longest) if side == "left" else slice(0, length)
-        expected = torch.zeros(longest, 2)
-        expected[place] = tokens
-        assert torch.equal(block[row], expected)
-        assert padding.mask()[row].tolist() == [place.start <= i < place.stop for i in range(longest)]
-    assert torch.equal(padding.unpad(block), flat)
 
 
 def toy_row(ids, medium=None, side="query"):

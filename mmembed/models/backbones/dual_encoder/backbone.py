@@ -29,8 +29,9 @@ from mmembed.models.backbones.dual_encoder.tokens import single_token, vocabular
 from mmembed.models.opening import exactly_one
 from mmembed.models.prompts import Kind
 from mmembed.models.region_encoders.preparer import RegionPreparer
-from mmembed.models.sequence import Batch, Features, Hidden, Padding, Sequence, collate
+from mmembed.models.sequence import Batch, Features, Hidden, Sequence, collate
 from mmembed.models.settings import ComposerSettings, DualEncoder, Lora, PoolerSettings, PromptStyle, Sum
+from mmembed.models.token_layout import Padding
 
 # pixels of a convolutional tower's picture to a side of what counts as a patch
 _STRIDE = 32
@@ -166,7 +167,7 @@ class DualEncoderBackbone(Backbone):
         rows = [self.preprocessor.text_row(text) for text in texts]
         return self.embed(collate(rows).to(self.mean.device), Features([]))
 
-    def run(self, sequence: Sequence, layers: tuple[int, ...] = ()) -> Hidden:
+    def run(self, sequence: Sequence, layers: tuple[int, ...] = (), places: Tensor | None = None) -> Hidden:
         """For each row the vector of its media, if it has any, and then the vector of its text, in float32."""
         media, media_rows = self.media(sequence)
         words, word_rows = self.words(sequence)

@@ -11,7 +11,7 @@ from open_clip.hf_model import HFTextEncoder
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
-from mmembed.models.sequence import Padding
+from mmembed.models.token_layout import Padding
 
 
 class TextTower:

@@ -25,8 +25,9 @@ from mmembed.models.language import VisionLanguageBackbone
 from mmembed.models.policies import additive
 from mmembed.models.prompts import Kind
 from mmembed.models.region_encoders.preparer import RegionPreparer
-from mmembed.models.sequence import Batch, Features, Hidden, Padding, Sequence
+from mmembed.models.sequence import Batch, Features, Hidden, Sequence
 from mmembed.models.settings import Mllama, PromptStyle
+from mmembed.models.token_layout import TokenLayout
 
 MLLAMA = Family(
     name="Llama-3.2-Vision",
@@ -99,15 +100,19 @@ class MllamaBackbone(VisionLanguageBackbone):
         ]
         return replace(sequence, context=context)
 
-    def run(self, sequence: Sequence, layers: tuple[int, ...] = ()) -> Hidden:
+    def run(self, sequence: Sequence, layers: tuple[int, ...] = (), places: Tensor | None = None) -> Hidden:
         """See :meth:`LanguageBackbone.run`."""
         if layers and not any(sequence.context):
             # the library leaves out layers that have nothing to attend to, and their states; zeros change no state
             blank = [sequence.embeds.new_zeros(1, self.width)]
             sequence = replace(sequence, context=[blank] * len(sequence.lengths))
-        return super().run(sequence, layers)
+        return super().run(sequence, layers, places)
 
-    def extras(self, sequence: Sequence, padding: Padding) -> dict[str, Any]:
+    def unpackable(self, longest: int = 0) -> str | None:
+        """See :meth:`Backbone.unpackable`."""
+        return "its layers attend to pictures row by row"
+
+    def extras(self, sequence: Sequence, padding: TokenLayout) -> dict[str, Any]:
         """What the cross-attention layers attend to; nothing where the batch has no picture."""
         if not any(sequence.context):
             return {}

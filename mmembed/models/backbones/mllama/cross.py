@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mmembed.models.prompts import Kind
-from mmembed.models.sequence import Padding, Sequence
+from mmembed.models.sequence import Sequence
+from mmembed.models.token_layout import Padding, TokenLayout
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class CrossAttention:
     reads: Tensor
 
 
-def cross_attention(sequence: Sequence, padding: Padding) -> CrossAttention:
+def cross_attention(sequence: Sequence, padding: TokenLayout) -> CrossAttention:
     """From a sequence whose context holds, for every picture of a row, its tiles' features and its missing tiles'.
 
     Args:
@@ -52,7 +53,7 @@ def cross_attention(sequence: Sequence, padding: Padding) -> CrossAttention:
     return CrossAttention(states, (visible | (~reads & otherwise[:, None]))[:, None], reads[:, None])
 
 
-def _runs(sequence: Sequence, padding: Padding) -> Tensor:
+def _runs(sequence: Sequence, padding: TokenLayout) -> Tensor:
     """For each token the number, from 2 on, of the last row of adjoining pictures up to it ``[T]``; at least 1.
 
     They are counted through the batch: another row's number is none of this row's pictures.

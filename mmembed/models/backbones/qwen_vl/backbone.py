@@ -12,14 +12,16 @@ from torch import Tensor
 from mmembed.counters import count
 from mmembed.models.attention import SEGMENTS
 from mmembed.models.backbone import PatchEmbedding
+from mmembed.models.backbones.qwen_vl.patches import PatchProducts
 from mmembed.models.backbones.qwen_vl.preprocess import Geometry, QwenVLPreprocessor
 from mmembed.models.backbones.qwen_vl.scratch import SCRATCH
 from mmembed.models.families import Family
 from mmembed.models.language import VisionLanguageBackbone
 from mmembed.models.region_encoders.preparer import RegionPreparer
-from mmembed.models.sequence import Batch, Features, Padding, PatchMap, Sequence
+from mmembed.models.sequence import Batch, Features, PatchMap, Sequence
 from mmembed.models.settings import PromptStyle, QwenVL
 from mmembed.models.taps import check_taps, tapped
+from mmembed.models.token_layout import TokenLayout
 
 QWEN_VL = Family(
     name="Qwen-VL",
@@ -43,6 +45,7 @@ class QwenVLBackbone(VisionLanguageBackbone):
     def settle(self) -> None:
         """See :meth:`LanguageBackbone.settle`."""
         super().settle()
+        self.tower.patch_embed = PatchProducts(self.tower.patch_embed)
         if self.settings.attention == "sdpa":
             self.model.visual.config._attn_implementation = SEGMENTS
 
@@ -97,7 +100,7 @@ class QwenVLBackbone(VisionLanguageBackbone):
         """``[3, B, L]``."""
         return positions.permute(2, 0, 1)
 
-    def extras(self, sequence: Sequence, padding: Padding) -> dict[str, Any]:
+    def extras(self, sequence: Sequence, padding: TokenLayout) -> dict[str, Any]:
         """The deep stack of Qwen3-VL and where it goes."""
         if not sequence.deepstack:
             return {}
@@ -113,11 +116,8 @@ class QwenVLBackbone(VisionLanguageBackbone):
         return tokens[_window_order(grids, merge, side).argsort()]
 
     def _patches(self, pixels: Tensor) -> Tensor:
-        """uint8 ``[P, 3, F, p, p]`` -> the tower's flat patches, a still picture repeated in time."""
-        scaled = self.normalise(pixels)
-        temporal = self.preprocessor.geometry.temporal
-        scaled = scaled.expand(-1, -1, temporal, -1, -1) if scaled.shape[2] == 1 else scaled
-        return scaled.flatten(1).to(self.model.visual.dtype)
+        """uint8 ``[P, 3, F, p, p]`` -> the tower's flat patches; a still picture's are of one frame."""
+        return self.normalise(pixels).flatten(1).to(self.model.visual.dtype)
 
 
 def _window_order(grids: Tensor, merge: int, side: int) -> Tensor:

@@ -15,8 +15,9 @@ from mmembed.models.backbones.text.scratch import DECODER, DECODERS, ENCODER, EN
 from mmembed.models.families import Family
 from mmembed.models.language import LanguageBackbone
 from mmembed.models.region_encoders.preparer import RegionPreparer
-from mmembed.models.sequence import Batch, Features, Padding, Sequence
+from mmembed.models.sequence import Batch, Features, Sequence
 from mmembed.models.settings import LanguageSettings, LastToken, MeanToken, PromptStyle, TextModel
+from mmembed.models.token_layout import TokenLayout
 
 
 class TextFamily(Family):
@@ -89,11 +90,15 @@ class TextBackbone(LanguageBackbone):
         """Nothing to encode."""
         return Features([])
 
+    def unpackable(self, longest: int = 0) -> str | None:
+        """See :meth:`Backbone.unpackable`."""
+        return "an encoder tells rows apart by their padding" if self.is_encoder else super().unpackable(longest)
+
     def position_ids(self, positions: Tensor) -> Tensor:
         """``[B, L]``, counted from where the model's table begins."""
         return positions[..., 0] + self.first_position
 
-    def mask(self, sequence: Sequence, padding: Padding) -> Any:
+    def mask(self, sequence: Sequence, padding: TokenLayout) -> Any:
         """An encoder's is of the padding alone."""
         if not self.is_encoder:
             return super().mask(sequence, padding)

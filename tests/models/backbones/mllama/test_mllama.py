@@ -25,8 +25,9 @@ from mmembed import Embedder, Image, Item
 from mmembed.errors import InputError
 from mmembed.models.backbones.mllama.cross import cross_attention
 from mmembed.models.prompts import Kind
-from mmembed.models.sequence import Insertion, Padding, Sequence, collate
+from mmembed.models.sequence import Insertion, Sequence, collate
 from mmembed.models.settings import ChatPrompt, EmbedderSettings, LastToken, Mllama, RawPrompt, Scratch
+from mmembed.models.token_layout import Padding
 from tests.cases import LOUD, WORDS, draw
 
 # transformers before 5.20 warns of how it calls itself
