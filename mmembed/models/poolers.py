@@ -49,20 +49,42 @@ class Pooler(nn.Module):
         """What its vectors depend on besides weights and settings, by name: files that the settings name."""
         return {}
 
+    def read_places(self, tokens: Sequence | Hidden) -> Tensor | None:
+        """In each row the place of the one token whose last state it reads ``[B]``; None where it reads others.
+
+        Args:
+            tokens: of a batch.
+        """
+        return None
+
     def forward(self, hidden: Hidden) -> Tensor:
         """Pool; see the concrete poolers."""
         raise NotImplementedError
 
 
-class LastTokenPooler(Pooler):
-    """The last real token's state (arXiv:2401.00368; VLM2Vec)."""
+class OneTokenPooler(Pooler):
+    """A pooler that reads one token of a row, and of the last layer alone."""
+
+    def read_places(self, tokens: Sequence | Hidden) -> Tensor:
+        """See :meth:`Pooler.read_places`."""
+        raise NotImplementedError
 
     def forward(self, hidden: Hidden) -> Tensor:
         """Hidden -> ``[B, D]``."""
-        return hidden.states[hidden.lengths.cumsum(0) - 1]
+        if hidden.places is not None:
+            return hidden.states
+        return hidden.states[hidden.lengths.cumsum(0) - hidden.lengths + self.read_places(hidden)]
 
 
-class BeforeTokenPooler(Pooler):
+class LastTokenPooler(OneTokenPooler):
+    """The last real token's state (arXiv:2401.00368; VLM2Vec)."""
+
+    def read_places(self, tokens: Sequence | Hidden) -> Tensor:
+        """See :meth:`Pooler.read_places`."""
+        return tokens.lengths - 1
+
+
+class BeforeTokenPooler(OneTokenPooler):
     """The state just before the first place where the template writes a token (LamRA, arXiv:2412.01720).
 
     The same token in the words of an item is not meant. What is said in the item may follow the place only under
@@ -78,22 +100,24 @@ class BeforeTokenPooler(Pooler):
         self.word = word
         self.token = token
 
-    def forward(self, hidden: Hidden) -> Tensor:
-        """Hidden -> ``[B, D]``.
+    def read_places(self, tokens: Sequence | Hidden) -> Tensor:
+        """See :meth:`Pooler.read_places`.
 
         Raises:
             InputError: a row where the template does not write the token, or writes it first.
         """
-        starts = hidden.lengths.cumsum(0) - hidden.lengths
-        meant = (hidden.ids == self.token) & (hidden.kinds == Kind.TEMPLATE)
-        places = torch.arange(len(hidden.ids), device=hidden.ids.device).masked_fill(~meant, len(hidden.ids))
-        first = torch.full_like(starts, len(hidden.ids)).scatter_reduce(0, hidden.rows, places, "amin")
-        if bool(((first == len(hidden.ids)) | (first == starts)).any()):
+        ids, lengths = tokens.ids, tokens.lengths
+        starts = lengths.cumsum(0) - lengths
+        rows = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+        meant = (ids == self.token) & (tokens.kinds == Kind.TEMPLATE)
+        places = torch.arange(len(ids), device=ids.device).masked_fill(~meant, len(ids))
+        first = torch.full_like(starts, len(ids)).scatter_reduce(0, rows, places, "amin")
+        if bool(((first == len(ids)) | (first == starts)).any()):
             raise InputError(
                 "pooler.token", expected=f"'{self.word}' in every prompt, behind another token", got="a row without it",
                 remedy="let the prompt style write it, e.g. ChatPrompt with answer, or take LastToken",
             )  # fmt: skip
-        return hidden.states[first - 1]
+        return first - 1 - starts
 
 
 class MeanTokenPooler(Pooler):

@@ -11,7 +11,7 @@ from mmembed.errors import InputError
 from mmembed.models.identity import identity
 from mmembed.models.poolers import BeforeTokenPooler, LastTokenPooler, MeanTokenPooler
 from mmembed.models.prompts import Kind
-from mmembed.models.sequence import Hidden, Padding, collate
+from mmembed.models.sequence import Hidden, collate
 from mmembed.models.settings import (
     BeforeToken,
     ChatPrompt,
@@ -23,6 +23,7 @@ from mmembed.models.settings import (
     QwenVL,
     RawPrompt,
 )
+from mmembed.models.token_layout import Padding
 
 LENGTHS = [4, 1, 6, 3]
 IS_QUERY = [True, False, False, True]
