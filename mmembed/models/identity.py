@@ -57,6 +57,38 @@ def identity(model: Embedder) -> dict[str, str]:
     }
 
 
+def tower_identity(model: Embedder) -> dict[str, str]:
+    """The parts that what :meth:`Embedder.vision` gives depends on besides the medium, by name.
+
+    Weights of the tower and of what marks its patches, config, settings of backbone and regions, arithmetic (autocast
+    as it is where this is called), device, libraries and code. Settings that only the language model reads are among
+    them: one too many costs a computation, one too few a wrong vector. Reads every weight of the tower once.
+    """
+    weights = model.backbone.tower.state_dict()
+    adapted = any("lora_" in name for name in weights)
+    marks = model.regions.state_dict() if model.regions.marks_patches else {}
+    settings = {
+        name: value
+        for name, value in _settings(model).items()
+        if name.startswith(("backbone.", "regions.")) or name in ("backbone", "regions", "speed.compile")
+    }
+    kind = model.device.type
+    return {
+        "features": "of the tower",
+        "weights": weights_fingerprint(weights),
+        "adapter": _adapter_config(model) if adapted else "none",
+        "marks": weights_fingerprint(marks) if marks else "none",
+        **model.backbone.facts(),
+        **settings,
+        "taps": repr(model.backbone.taps),
+        "autocast": str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else "none",
+        "float32_products": torch.get_float32_matmul_precision(),
+        "device": kind,
+        **{f"library.{name}": _version(name) for name in LIBRARIES},
+        "code": _code(),
+    }
+
+
 def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
     """Names tensors by their names, types and bytes, wherever they were loaded from."""
     parts: list[str | bytes] = []
