@@ -84,9 +84,9 @@ def _decides(stage: Stage) -> Stage:
     return replace(
         stage,
         sampling=replace(stage.sampling, max_bad=0.0),
-        chunks=replace(stage.chunks, keep_mb=0),
+        chunks=replace(stage.chunks, keep_mb=0, halve=True),
         checkpoints=Checkpoints(),
-        workers=0, cache_mb=0, diverged=None, log_every=1, loggers=(), strategy="ddp",
+        workers=0, cache_mb=0, features=None, diverged=None, log_every=1, loggers=(), strategy="ddp",
     )  # fmt: skip
 
 

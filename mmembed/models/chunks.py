@@ -9,23 +9,25 @@ def plan_chunks(
     max_rows: int | None = None,
     max_tokens: int | None = None,
     max_padding: float | None = None,
+    sort: bool = True,
 ) -> list[list[int]]:
     """Cut rows into chunks by number of rows, by tokens with padding, by the share of padding, or all of these.
 
-    With a bound on tokens or padding the rows are taken from long to short, so that a chunk's rows are of like length
-    and the first chunk is the largest (memory runs out at once or not at all); else in the order given.
+    Sorted from long to short, a chunk's rows are of like length and the first chunk is the largest: little is padded,
+    and memory runs out at once or not at all.
 
     Args:
         lengths: tokens of each row.
         max_rows: most rows in a chunk.
         max_tokens: most tokens in a chunk, each row counted as the longest; one row beyond it is a chunk of its own.
         max_padding: largest share of a chunk's tokens that is padding.
+        sort: take the rows from long to short, those of equal length in the order given; False takes all in that order.
 
     Returns:
         Indices of the rows of each chunk; each row is in exactly one.
     """
     order = list(range(len(lengths)))
-    if max_tokens is not None or max_padding is not None:
+    if sort:
         order.sort(key=lambda i: -lengths[i])
     chunks: list[list[int]] = []
     longest = real = 0

@@ -18,6 +18,7 @@ from mmembed.losses.settings import Filled
 from mmembed.models.backbone import Preprocessor
 from mmembed.models.sequence import Batch, Row, collate
 from mmembed.models.settings import Side
+from mmembed.timers import span
 from mmembed.training.row_chunks import cut_rows
 from mmembed.training.settings import Chunks
 
@@ -195,7 +196,7 @@ class PairPreparer:
         return self._row(pair, shown, "query")
 
     def _row(self, pair: Pair, item: Item, side: Side) -> Row:
-        with _naming(pair, side):
+        with _naming(pair, side), span("preprocess"):
             return self.preprocessor(item, side)
 
 

@@ -13,18 +13,22 @@ from mmembed.losses.gather import gather, total
 from mmembed.losses.objectives import Loss, Objective
 from mmembed.losses.settings import ObjectiveSettings
 from mmembed.models.embedder import Embedder
+from mmembed.models.feature_store import FeatureStore
 from mmembed.models.features import SharedFeatures
 from mmembed.models.precision import whole_convolutions
 from mmembed.models.sequence import Batch
+from mmembed.timers import span
 from mmembed.training.batches import TrainingBatch
 from mmembed.training.ema import EmaWeights
 from mmembed.training.grad_cache import Rep, cached_gradients
-from mmembed.training.memory import memory_explained
+from mmembed.training.kept_features import check_features, open_store
+from mmembed.training.memory import halves_of, memory_explained, tokens_of
 from mmembed.training.optim import clip_gradients, freeze, make_optimizer, make_schedule, parameter_groups
 from mmembed.training.optimizer_state import by_name, by_number, parameter_order
 from mmembed.training.reduction import sum_gradients
 from mmembed.training.refusals import refuse_no_finite_norm, refuse_no_negative, refuse_no_number
 from mmembed.training.reports import StepReport
+from mmembed.training.room import Room
 from mmembed.training.settings import MB, Stage
 from mmembed.training.sharding import even_chunks, is_sharded, shard, whole_tensor
 from mmembed.training.tally import StepTally
@@ -52,6 +56,7 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
     Attributes:
         report: what the last optimiser step did; None before the first.
         ema: the moving average of the trainable weights while training, if the stage asks for one.
+        say: is told in words what a person should know of the steps, once: memory ran out.
     """
 
     # a checkpoint holds what trains, not the whole model
@@ -70,7 +75,11 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         self.ema: EmaWeights | None = None
         self._tally = StepTally()
         self._loaded_ema: dict[str, Tensor] | None = None
+        self._store: FeatureStore | None = None
+        self.say: Callable[[str], None] = lambda line: None
+        self._room: Room[Any] = Room(halves_of, tokens_of, lambda line: self.say(line))
         freeze(embedder, stage.freeze)
+        check_features(embedder, stage)
 
     def configure_model(self) -> None:
         """Shard the weights (FSDP2) where the trainer has several processes to spread them over."""
@@ -131,7 +140,8 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         refuse_no_negative(batch, loss)
         self._tally.add(batch, loss)
         if self.stage.ends_step(batch.number):
-            self._step(batch, optimizer, schedule)
+            with span("optimiser"):
+                self._step(batch, optimizer, schedule)
 
     def _step(self, batch: TrainingBatch, optimizer: Any, schedule: Any) -> None:
         sum_gradients(self.parameters())
@@ -150,7 +160,7 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         """Put this rank's part of the gradient into the parameters; the loss, and the embeddings of distinct rows.
 
         Raises:
-            InputError: a chunk does not fit the memory.
+            InputError: the memory does not suffice, whatever the stage may do about it.
         """
         found: list[Loss] = []
 
@@ -158,29 +168,55 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
             found.append(self._loss(batch, rep))
             return found[0].share / self.stage.optim.accumulate
 
-        rep = self._cached(batch, self.encoder(), self._chunks(batch), loss_of)
+        rep = self._cached(batch, self.encoder(), self._chunks(batch), loss_of, list(self.trained().values()))
         return found[0], rep
 
     def _cached(
         self, batch: TrainingBatch, encode: Callable[[Piece], Rep], pieces: Sequence[Piece],
-        loss_of: Callable[[Rep], Tensor],
+        loss_of: Callable[[Rep], Tensor], leaves: Sequence[Tensor],
     ) -> Rep:  # fmt: skip
-        """Backpropagate the loss of all pieces of a batch by :func:`cached_gradients`; their embeddings."""
+        """Backpropagate the loss of all pieces of a batch into leaves by :func:`cached_gradients`; their embeddings."""
         # whether a graph is kept must not differ between ranks whose weights are sharded
         keep = 0 if self.sharded else self.stage.chunks.keep_mb * MB
         empty = {EMBEDDING: torch.zeros(0, self.embedder.width, device=self.device)}
-        with self._one_reduction(), memory_explained(batch):
-            _, rep = cached_gradients(encode, pieces, loss_of, backward=self._backward, keep_bytes=keep, empty=empty)
+        room = self._room if self._may_halve else Room[Any](cost=self._room.cost)
+        with self._one_reduction(), memory_explained(batch, room):
+            _, rep = cached_gradients(
+                encode, pieces, loss_of,
+                backward=self._backward, keep_bytes=keep, empty=empty, room=room, leaves=leaves,
+            )  # fmt: skip
         return rep
+
+    @property
+    def _may_halve(self) -> bool:
+        """Whether half a chunk may run where the whole does not fit."""
+        # other ranks would wait for layers that sharded weights run once more here
+        alone = not self.sharded
+        # where a chunk's longest row decides how all of it rotate, half of it is other mathematics
+        apart = getattr(self.embedder.settings.backbone, "longrope_by", "row") == "row"
+        return self.stage.chunks.halve and alone and apart
 
     def encoder(self) -> Callable[[Batch], Rep]:
         """Chunk -> Rep for one batch; a frozen tower's features are shared by all its chunks and passes."""
-        features = SharedFeatures(self.embedder.vision) if self.embedder.tower_is_frozen else None
+        features = self.shared_features()
 
         def encode(chunk: Batch) -> Rep:
             return {EMBEDDING: self.embedder(chunk, None if features is None else features.of(chunk))}
 
         return encode
+
+    def shared_features(self) -> SharedFeatures | None:
+        """A frozen tower's features for one batch, kept on disk beyond it if the stage says so; None where it trains.
+
+        Raises:
+            InputError: the stage keeps features of a tower that has dropout.
+        """
+        if not self.embedder.tower_is_frozen:
+            return None
+        if self._store is None and self.stage.features is not None:
+            # not before the first step: a checkpoint is loaded by then, and autocast is on
+            self._store = open_store(self.embedder, self.stage.features)
+        return SharedFeatures(self.embedder.vision, store=self._store)
 
     def validation_step(self, batch: TrainingBatch, batch_idx: int) -> None:
         """Loss and hit@1 of one source's held-out slice, every target of the slice a candidate for every query.
@@ -211,7 +247,9 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
 
     def _loss(self, batch: TrainingBatch, rep: Rep) -> Loss:
         embeddings = rep[EMBEDDING]
-        loss: Loss = self.objective(embeddings[batch.query_rows], embeddings[batch.target_rows], batch.candidates)
+        with span("loss"):
+            queries, targets = embeddings[batch.query_rows], embeddings[batch.target_rows]
+            loss: Loss = self.objective(queries, targets, batch.candidates)
         return loss
 
     def _hits(self, batch: TrainingBatch, rep: Rep) -> Tensor:
@@ -230,10 +268,11 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         return strategy.block_backward_sync() if isinstance(strategy, DDPStrategy) else nullcontext()
 
     def _backward(self, loss: Tensor) -> None:
-        if self._trainer is None:
-            torch.autograd.backward(loss)
-        else:
-            self.manual_backward(loss)
+        with span("backward"):
+            if self._trainer is None:
+                torch.autograd.backward(loss)
+            else:
+                self.manual_backward(loss)
 
 
 def _temperature_groups(objective: Objective, rate: float) -> list[dict[str, Any]]:

@@ -25,7 +25,10 @@ from mmembed.models.pseudo_words import PseudoWordComposer, replaced
 from mmembed.models.sequence import Batch
 from mmembed.training.batches import TrainingBatch
 from mmembed.training.grad_cache import Rep
+from mmembed.training.kept_features import at_root
+from mmembed.training.memory import halves_of, tokens_of
 from mmembed.training.module import EMBEDDING, EmbedderModule
+from mmembed.training.room import Room
 from mmembed.training.settings import Stage
 from mmembed.training.teachers import Teachers, read_teachers
 
@@ -40,6 +43,7 @@ def make_module(
     Raises:
         InputError: see the modules, and :func:`mmembed.training.teachers.read_teachers`.
     """
+    stage = at_root(stage, data_root)
     if isinstance(stage.objective, LinCIR):
         return LinCirModule(embedder, stage, seed=seed, facts=facts)
     if isinstance(stage.objective, Distillation):
@@ -69,6 +73,7 @@ class MappingModule(EmbedderModule):
                 "stage", expected="freeze: [model] and strategy: ddp, for only the small network trains",
                 got=f"{also[0]} trains" if also else f"strategy: {stage.strategy}", remedy="write both",
             )  # fmt: skip
+        self._room = Room(_halves_of, lambda piece: tokens_of(piece[0]), lambda line: self.say(line))
         # what stands still embeds without dropout
         embedder.backbone.eval()
 
@@ -85,7 +90,7 @@ class MappingModule(EmbedderModule):
             found.append(self._loss(batch, {EMBEDDING: whole[0], WORDS: leaf}))
             return found[0].share / self.stage.optim.accumulate
 
-        self._cached(batch, self._fill(leaf), self._pieces(batch, len(vectors)), loss_of)
+        self._cached(batch, self._fill(leaf), self._pieces(batch, len(vectors)), loss_of, [leaf])
         if leaf.grad is not None:
             with self._one_reduction():
                 self._backward((words * leaf.grad).sum())
@@ -123,7 +128,8 @@ class MappingModule(EmbedderModule):
     def _run(self, chunk: Batch, words: Tensor | None) -> Tensor:
         """A vector for each row of a chunk ``[r, D]``, a pseudo-word put into each where there are any."""
         backbone = self.embedder.backbone
-        sequence = backbone.embed(chunk, self.embedder.vision(chunk))
+        shared = self.shared_features()
+        sequence = backbone.embed(chunk, self.embedder.vision(chunk) if shared is None else shared.of(chunk))
         if words is not None:
             rows = torch.arange(len(chunk), device=words.device)
             sequence = replaced(sequence, words, rows, self.composer.placeholder, self.composer.places)
@@ -141,6 +147,16 @@ class MappingModule(EmbedderModule):
     def _inputs(self, batch: TrainingBatch, vectors: Tensor) -> Tensor:
         """What the network makes pseudo-words of ``[B, D]``, of the vectors without one ``[R, D]``."""
         raise NotImplementedError
+
+
+def _halves_of(piece: tuple[Batch, Tensor]) -> tuple[tuple[Batch, Tensor], tuple[Batch, Tensor]] | None:
+    """See :func:`mmembed.training.memory.halves_of`; each half with the pairs of its rows."""
+    chunk, pairs = piece
+    halves = halves_of(chunk)
+    if halves is None:
+        return None
+    first, last = halves
+    return (first, pairs[: len(first)]), (last, pairs[len(first) :])
 
 
 class LinCirModule(MappingModule):

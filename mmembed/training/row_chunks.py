@@ -46,6 +46,7 @@ def _cut(
         max_rows=settings.rows,
         max_tokens=settings.tokens,
         max_padding=settings.padding,
+        sort=settings.sort,
     )
     chunks: list[Batch] = []
     for chosen in plan:

@@ -91,11 +91,16 @@ class Chunks:
     rows: int | None = None
     """Most rows in a chunk; None has no bound."""
     tokens: int | None = None
-    """Most tokens in a chunk, padding counted; None has no bound. With it rows of like length share a chunk."""
+    """Most tokens in a chunk, padding counted; None has no bound."""
     padding: float | None = None
-    """Largest share of a chunk that may be padding, 0.2 for a fifth; None has no bound. Likewise."""
+    """Largest share of a chunk that may be padding, 0.2 for a fifth; None has no bound."""
     keep_mb: int = 4096
     """Activations kept between the two passes, in MiB; chunks beyond it are embedded twice."""
+    sort: bool = True
+    """Rows are cut from long to short, so that those of a chunk are of like length; False cuts them in the order given,
+    queries before targets."""
+    halve: bool = True
+    """Where memory runs out, the chunk is cut in halves and the step goes on; False ends the run."""
 
     def __post_init__(self) -> None:
         _at_least(1, "chunks", self, ("rows", "tokens"))
@@ -115,6 +120,20 @@ class Validation:
 
     def __post_init__(self) -> None:
         _at_least(1, "validation", self, ("rows", "every"))
+
+
+@dataclass(frozen=True)
+class FeatureFiles:
+    """Features of a tower that does not train, kept on disk, so that a medium passes it in the first epoch only."""
+
+    path: str = "features"
+    """Folder, absolute or relative to the data root; several runs, also of other towers, may share one."""
+    max_gb: float = 100.0
+    """Most that the features of all towers in the folder take, in GiB; what was not used for longest goes first. Less
+    than an epoch reads keeps little of use."""
+
+    def __post_init__(self) -> None:
+        _refuse("features.max_gb", self.max_gb, "more than 0", "features: null keeps none", unless=self.max_gb > 0)
 
 
 @dataclass(frozen=True)
@@ -158,6 +177,8 @@ class Stage:
     """Processes that prepare batches; the batches do not depend on it."""
     cache_mb: int = 0
     """Prepared media kept in memory by each process, in MiB."""
+    features: FeatureFiles | None = None
+    """Features of a tower that does not train, kept on disk; None computes them in each step."""
     validation: Validation | None = None
     """Held-out slice; None trains on every row."""
     checkpoints: Checkpoints = field(default_factory=Checkpoints)

@@ -29,11 +29,12 @@ from mmembed.models.settings import DualEncoder, EmbedderSettings, Phi, Phrases,
 from mmembed.processes import everyone, joined
 from mmembed.training.batches import PairPreparer
 from mmembed.training.pseudo_words import make_module
-from mmembed.training.settings import Chunks, Optim, Stage
+from mmembed.training.settings import Chunks, FeatureFiles, Optim, Stage
 from mmembed.training.sharding import whole_tensor
 from mmembed.training.strategies import trainer_choices
 from mmembed.training.teachers import write_teachers
 from tests.cases import GOLDEN, draw, golden_item, golden_model, small_embedder
+from tests.training.small_memory import SmallMemory
 
 PUBLISHED = GOLDEN / "vlm2vec/golden/train"
 STEPS = 3
@@ -131,12 +132,22 @@ def phrased_pairs():
     ]
 
 
+def stored(strategy):
+    """A frozen tower whose features are kept in the folder that the environment names, if it names one."""
+    folder = os.environ.get("FEATURES")
+    features = FeatureFiles(folder) if folder else None
+    return learned(strategy, lopsided_pairs(), freeze=("model.visual",), features=features)
+
+
 CASES = {
     "golden-ddp": lambda: golden_stage("ddp"),
     "golden-fsdp2": lambda: golden_stage("fsdp2"),
     "lopsided-ddp": lambda: learned("ddp", lopsided_pairs()),
     "lopsided-fsdp2": lambda: learned("fsdp2", lopsided_pairs()),
     "frozen-fsdp2": lambda: learned("fsdp2", lopsided_pairs(), freeze=("model.visual",)),
+    "stored-ddp": lambda: stored("ddp"),
+    "stored-fsdp2": lambda: stored("fsdp2"),
+    "halved-ddp": lambda: learned("ddp", lopsided_pairs()),
     "lonely-ddp": lambda: learned("ddp", lonely_pairs(), margin=None),
     "lonely-fsdp2": lambda: learned("fsdp2", lonely_pairs(), margin=None),
     "sources-ddp": lambda: two_sources("ddp"),
@@ -173,9 +184,16 @@ def train(case, processes):
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[recorder],
         use_distributed_sampler=False,
     )  # fmt: skip
+    if case.startswith("halved") and processes.world > 1 and processes.first:
+        # room for a row and its backward pass, not for two
+        longest = max(int(chunk.lengths.max()) for batch in batches for chunk in batch.chunks)
+        SmallMemory(embedder.backbone.language_model.layers[0], 2 * longest, backward=1)
     with counting() as work:
         trainer.fit(module, DataLoader(batches, batch_size=None))
-    recorder.reports[0]["reductions"] = work["gradient_reductions"]
+    recorder.reports[0] |= {
+        "reductions": work["gradient_reductions"], "tower_forwards": work["tower_forwards"],
+        "halved": work["chunks_halved"],
+    }  # fmt: skip
     weights = {name: whole_tensor(p).clone() for name, p in module.trained().items()}
     average = {} if module.ema is None else {f"ema.{n}": whole_tensor(t) for n, t in module.ema.state_dict().items()}
     return recorder.reports, weights | average

@@ -440,7 +440,7 @@ def test_a_batch_without_any_negative_is_refused(pairs, fresh_embedder):
 )
 @pytest.mark.parametrize("call", [1, 4])
 def test_a_chunk_that_does_not_fit_the_memory_says_what_to_lower(error, call, pairs, fresh_embedder):
-    module = module_of(fresh_embedder(), Chunks(rows=3, keep_mb=0))
+    module = module_of(fresh_embedder(), Chunks(rows=3, keep_mb=0, halve=False))
     calls = []
 
     def run_out(*_):
