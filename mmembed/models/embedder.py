@@ -14,9 +14,12 @@ from mmembed.errors import InputError, nearest
 from mmembed.files import whole_directory, write_text
 from mmembed.items import Item, ItemLike
 from mmembed.models.adapters import add_lora, merge_adapter, save_adapter
+from mmembed.models.ahead import rows_ahead
 from mmembed.models.backbone import Backbone
 from mmembed.models.chunks import plan_chunks
+from mmembed.models.compiled import compile_layers
 from mmembed.models.features import SharedFeatures
+from mmembed.models.last_layer import check_last_layer
 from mmembed.models.media_cache import MediaCache
 from mmembed.models.precision import whole_convolutions
 from mmembed.models.region_encoders.encoder import RegionEncoder, check_region_encoder
@@ -35,12 +38,15 @@ from mmembed.models.sequence import Batch, Features, Row, collate
 from mmembed.models.settings import EmbedderSettings, Side
 from mmembed.progress import track
 from mmembed.settings import check_types, dump_yaml
+from mmembed.timers import span
 
 # rows are prepared and sorted in windows of so many chunks: enough to sort well, little enough to hold
 WINDOW_CHUNKS = 16
 MAX_STRETCH = 4
 """A window grows to so many times its size while its rows show the same media."""
 GPU_TOKENS, CPU_TOKENS = 16384, 2048
+SHARED_BYTES = 256 << 20
+"""Features that a call of encode keeps for media of the windows before."""
 MAX_PADDING = 0.2
 """Largest share of a chunk that is padding when encoding."""
 
@@ -63,6 +69,8 @@ class Embedder(nn.Module):
         pooler = settings.pooler or self.backbone.usual_pooler
         self.backbone.check_pooler(pooler)
         self.settings = replace(settings, pooler=pooler)
+        self.backbone.speed = settings.speed
+        self.backbone.check_packing()
         self.pooler = pooler.build_for(self.backbone)
         if settings.pooler_weights is not None:
             load_part(self.pooler, settings.pooler_weights, "pooler")
@@ -70,11 +78,15 @@ class Embedder(nn.Module):
         check_region_encoder(self.regions, self.backbone)
         if settings.regions_weights is not None:
             load_part(self.regions, settings.regions_weights, "region encoder")
+        if settings.speed.last_layer == "pooled":
+            check_last_layer(self.backbone, self.pooler)
         if settings.lora is not None and not self.has_adapter:
             self.backbone.check_lora(settings.lora)
             add_lora(self.backbone.model, settings.lora, self.backbone.trained_tokens)
         self.trainable = self._trainable()
         """Names of the parameters that training may change: all, or an adapter's and those of the parts beside."""
+        if settings.speed.compile:
+            compile_layers(self.backbone, but_last=settings.speed.last_layer == "pooled")
 
     @property
     def has_adapter(self) -> bool:
@@ -100,7 +112,9 @@ class Embedder(nn.Module):
     def prepare(self, items: Sequence[Item], side: Side) -> list[Row]:
         """Decode, render and tokenize items; an error names the item's place in ``items``."""
         _check_side(side)
-        return [self._row(i, item, side) for i, item in enumerate(items)]
+        numbered = list(enumerate(items))
+        with rows_ahead(self.backbone.preprocessor, numbered, side) as rows:
+            return [self._checked(i, row) for i, row in enumerate(rows)]
 
     def cache_media(self, max_bytes: int) -> None:
         """Keep up to ``max_bytes`` of prepared media in memory (each process its own)."""
@@ -108,7 +122,7 @@ class Embedder(nn.Module):
 
     def vision(self, batch: Batch) -> Features:
         """The features of the batch's distinct media."""
-        with whole_convolutions(), self.regions.marking(batch, self.backbone):
+        with span("vision"), whole_convolutions(), self.regions.marking(batch, self.backbone):
             return self.backbone.vision(batch)
 
     def forward(self, batch: Batch, features: Features | None = None) -> Tensor:
@@ -121,7 +135,10 @@ class Embedder(nn.Module):
         if features is None:
             features = self.vision(batch)
         sequence = self.regions(self.backbone.embed(batch, features), batch, features, self.backbone)
-        hidden = self.backbone.run(self.pooler.inject(sequence, self.backbone), self.pooler.layers)
+        sequence = self.pooler.inject(sequence, self.backbone)
+        with span("language"):
+            places = self.pooler.read_places(sequence) if self.settings.speed.last_layer == "pooled" else None
+            hidden = self.backbone.run(sequence, self.pooler.layers, places)
         pooled = self.pooler(hidden).float()
         return F.normalize(pooled, dim=-1) if self.settings.normalize else pooled
 
@@ -133,6 +150,7 @@ class Embedder(nn.Module):
         instruction: str | None = None,
         side: Side = "query",
         batch_tokens: int | None = None,
+        workers: int = 0,
         progress: bool = False,
     ) -> Tensor:
         """Embed items.
@@ -143,13 +161,15 @@ class Embedder(nn.Module):
             side: which side they are on; matters to poolers that treat the sides differently.
             batch_tokens: most tokens, padding included, that pass through the model together; None is 16384 on a GPU
                 and 2048 on a CPU, where more at once is slower. The vectors do not depend on it.
+            workers: most processes that decode and tokenize ahead of the model, bit by bit the same for any number; 0
+                does both in turn. :func:`mmembed.models.ahead.usual_workers` is what the commands take.
             progress: show a bar with the time left.
 
         Returns:
             float32 ``[N, D]`` on the CPU, in input order.
 
         Raises:
-            InputError: an item that cannot be used; its number is named.
+            InputError: an item that cannot be used; its number is named. Or a worker was killed.
         """
         _check_side(side)
         if batch_tokens is not None and batch_tokens < 1:
@@ -158,6 +178,8 @@ class Embedder(nn.Module):
         given: Sequence[Any] = [items] if single else items  # type: ignore[assignment]
         made = [self._item(i, value, instruction) for i, value in enumerate(given)]
         budget = batch_tokens or (GPU_TOKENS if self.device.type == "cuda" else CPU_TOKENS)
+        shared_bytes = SHARED_BYTES if self.settings.speed.deduplicate else 0
+        features = SharedFeatures(self.vision, only=(), max_bytes=shared_bytes)
         was_training = self.training
         self.eval()
         out = torch.empty(len(made), self.width)
@@ -165,8 +187,9 @@ class Embedder(nn.Module):
         if progress:
             numbered = track(numbered, "encode", total=len(made))
         try:
-            for window in self._windows(numbered, side, budget * WINDOW_CHUNKS):
-                self._encode_window(window, budget, out)
+            with rows_ahead(self.backbone.preprocessor, list(enumerate(made)), side, workers) as rows:
+                for window in self._windows(numbered, rows, budget * WINDOW_CHUNKS):
+                    self._encode_window(window, budget, out, features)
         finally:
             self.train(was_training)
         return out
@@ -229,6 +252,7 @@ class Embedder(nn.Module):
         device: str | torch.device | None = None,
         pooler_weights: str | Path | None = None,
         regions: Mapping[str, Any] | None = None,
+        speed: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> Self:
         """Open a saved run, a Hub repository with ``embedder.yaml``, or a released checkpoint by its name or profile.
@@ -243,6 +267,8 @@ class Embedder(nn.Module):
             pooler_weights: file of the pooler's or composer's weights, e.g. a released ``SEARLE_ViT-B32.pt``; what the
                 settings name is used otherwise.
             regions: settings of the region encoder by name, e.g. ``{"checkpoint": "sam2.1_hiera_base_plus.pt"}``.
+            speed: what is computed faster, by name, e.g. ``{"last_layer": "pooled"}``; see
+                :class:`mmembed.models.settings.Speed`.
             overrides: settings of the backbone by name, e.g. ``dtype="bfloat16"``, ``max_pixels=...``; ``revision`` is
                 a branch, tag or commit of the Hub repository, and the settings then name the commit that was opened.
 
@@ -251,7 +277,7 @@ class Embedder(nn.Module):
                 override, or an unusable checkpoint.
         """
         asked = Asked(
-            str(model), adapter=adapter, profile=profile, regions=regions, overrides=overrides,
+            str(model), adapter=adapter, profile=profile, regions=regions, speed=speed, overrides=overrides,
             pooler_weights=None if pooler_weights is None else str(pooler_weights),
         )  # fmt: skip
         embedder = cls(resolve(asked))
@@ -291,21 +317,20 @@ class Embedder(nn.Module):
         except InputError as error:
             raise error.within(f"item {i}") from error
 
-    def _row(self, i: int, item: Item, side: Side) -> Row:
+    def _checked(self, i: int, row: Row) -> Row:
         try:
-            row = self.backbone.preprocessor(item, side)
             self.pooler.check(row)
             return row
         except InputError as error:
             raise error.within(f"item {i}") from error
 
     def _windows(
-        self, numbered: Iterable[tuple[int, Item]], side: Side, tokens: int
+        self, numbered: Iterable[tuple[int, Item]], rows: Iterator[Row], tokens: int
     ) -> Iterator[list[tuple[int, Row]]]:
         window: list[tuple[int, Row]] = []
         held, last = 0, set[str]()
-        for i, item in numbered:
-            row = self._row(i, item, side)
+        for i, _ in numbered:
+            row = self._checked(i, next(rows))
             media = {medium.fingerprint for medium in row.media}
             # rows about one picture stay together, or it would pass the tower again; but not for ever
             if held >= tokens * (1 if media.isdisjoint(last) else MAX_STRETCH):
@@ -316,21 +341,34 @@ class Embedder(nn.Module):
         if window:
             yield window
 
-    def _encode_window(self, window: list[tuple[int, Row]], batch_tokens: int, out: Tensor) -> None:
+    def _encode_window(
+        self, window: list[tuple[int, Row]], batch_tokens: int, out: Tensor, features: SharedFeatures
+    ) -> None:
         """Encode each distinct row and medium once, and write a row's vector to every place it stands at."""
+        speed = self.settings.speed
         places: dict[str, list[int]] = {}
         distinct: dict[str, Row] = {}
         for i, row in window:
-            places.setdefault(row.fingerprint, []).append(i)
-            distinct[row.fingerprint] = row
+            name = row.fingerprint if speed.deduplicate else str(i)
+            places.setdefault(name, []).append(i)
+            distinct[name] = row if speed.deduplicate else _told_apart(row, i)
         names = list(distinct)
         lengths = [len(distinct[name]) for name in names]
         seen = Counter(medium.fingerprint for row in distinct.values() for medium in row.media)
-        features = SharedFeatures(self.vision, only={name for name, times in seen.items() if times > 1})
-        for chunk in plan_chunks(lengths, max_tokens=batch_tokens, max_padding=MAX_PADDING):
-            batch = collate([distinct[names[i]] for i in chunk]).to(self.device)
-            for i, vector in zip(chunk, self(batch, features.of(batch)).cpu(), strict=True):
-                out[places[names[i]]] = vector
+        features.expect({name for name, times in seen.items() if times > 1})
+        max_padding = MAX_PADDING if speed.sort else None
+        chunks = plan_chunks(lengths, max_tokens=batch_tokens, max_padding=max_padding, sort=speed.sort)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=speed.autocast == "bfloat16"):
+            for chunk in chunks:
+                batch = collate([distinct[names[i]] for i in chunk]).to(self.device)
+                for i, vector in zip(chunk, self(batch, features.of(batch)).cpu(), strict=True):
+                    out[places[names[i]]] = vector
+
+
+def _told_apart(row: Row, number: int) -> Row:
+    """The row with media that equal no others, so that each is embedded by itself."""
+    media = (replace(medium, fingerprint=f"{medium.fingerprint}/{number}/{j}") for j, medium in enumerate(row.media))
+    return replace(row, media=tuple(media))
 
 
 def _check_side(side: str) -> None:

@@ -11,6 +11,7 @@ import jinja2
 import torch
 from torch import Tensor
 
+from mmembed.counters import count
 from mmembed.errors import InputError
 from mmembed.items import Item, Media
 from mmembed.models.layouts import laid_out
@@ -26,6 +27,9 @@ from mmembed.models.tokens import Token, check_placeholders, tokenize_whole
 TEMPLATE_DATE = date(2024, 7, 26)
 """What templates that write a date are told it is, lest a vector depend on the day: Llama 3.2's own, where it is told
 none."""
+MOST_TEMPLATES = 1024
+"""Rendered templates kept; as many conversations of different build are seldom met."""
+_WORD = Run(1)
 
 
 class LanguagePreprocessor(MediaPreprocessor):
@@ -54,6 +58,7 @@ class LanguagePreprocessor(MediaPreprocessor):
         super().__init__(settings, prompt, regions)
         self.tokenizer = tokenizer
         self.words = check_placeholders(tokenizer, placeholders, settings.path or "scratch")
+        self._rendered: dict[tuple[str, str, bool], str] = {}
 
     def __call__(self, item: Item, side: Side) -> Row:
         """Decode, render, tokenize and place one item.
@@ -132,18 +137,16 @@ class LanguagePreprocessor(MediaPreprocessor):
         runs: list[Run] = []
         pads = [iter(p.pads) for p in prepared]
         for token, segment in self.tokenize(segments):
-            count, kind, run = 1, segment.kind, Run(1)
+            kind, run = segment.kind, _WORD
             if segment.medium is not None and token in self.words:
                 medium = prepared[segment.medium]
-                count = next(pads[segment.medium])
-                run = Run(count, medium.grid, medium.time_step)
+                run = Run(next(pads[segment.medium]), medium.grid, medium.time_step)
             elif segment.free_for is not None:
-                token, count = KEPT_FREE, free[segment.free_for]
-                run = Run(count)
+                token, run = KEPT_FREE, Run(free[segment.free_for])
             elif segment.medium is not None:
                 kind = Kind.TEMPLATE
-            ids += [token] * count
-            kinds += [int(kind)] * count
+            ids += [token] * run.length
+            kinds += [int(kind)] * run.length
             runs.append(run)
         return ids, kinds, runs
 
@@ -174,10 +177,22 @@ class LanguagePreprocessor(MediaPreprocessor):
         return ids[:keep] + ids[tail:], kinds[:keep] + kinds[tail:], kept
 
     def _apply_template(self, messages: list[dict[str, Any]], generation_prompt: bool) -> str:
-        """The checkpoint's template, without the beginning-of-text token where the tokenizer adds one itself."""
+        """The checkpoint's template, without the beginning-of-text token where the tokenizer adds one itself.
+
+        The messages hold numbered places and no words of an item, so that items of like build share what is rendered.
+        """
         template = getattr(self.prompt, "template", "") or self.tokenizer.chat_template
         if not template:
             raise InputError("prompt", expected="a chat template in the checkpoint", got="none", remedy="use RawPrompt")
+        key = (str(template), repr(messages), generation_prompt)
+        if key not in self._rendered:
+            if len(self._rendered) == MOST_TEMPLATES:
+                self._rendered.clear()
+            self._rendered[key] = self._render_template(template, messages, generation_prompt)
+        return self._rendered[key]
+
+    def _render_template(self, template: Any, messages: list[dict[str, Any]], generation_prompt: bool) -> str:
+        count("templates_rendered")
         try:
             text = self.tokenizer.apply_chat_template(
                 messages,

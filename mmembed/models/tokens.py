@@ -15,10 +15,10 @@ def tokenize_whole(tokenizer: Any, segments: Sequence[Segment]) -> Iterator[Toke
     """Tokenize the joined text at once; offsets tell each token's segment."""
     encoded = tokenizer("".join(s.text for s in segments), return_offsets_mapping=True, verbose=False)
     ends = list(accumulate(len(s.text) for s in segments))
-    current = 0
+    current, last = 0, len(segments) - 1
     for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
         # a token that begins with a separator belongs to the word after it
-        while current < len(segments) - 1 and max(start, end - 1) >= ends[current]:
+        while current < last and (start if end <= start else end - 1) >= ends[current]:
             current += 1
         yield token, segments[current]
 
