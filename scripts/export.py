@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from rich import box
@@ -15,9 +16,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-import mmembed
 from mmembed.errors import InputError
-from mmembed.serve.export import Exported, export_model, refuse_taken
+
+if TYPE_CHECKING:
+    from mmembed.serve.export import Exported
 
 EXAMPLE = """examples:
   python scripts/export.py --model runs/demo/final --to st --without-regions --without-video --output runs/demo/st
@@ -27,7 +29,7 @@ then, in Python: SentenceTransformer("runs/demo/st").encode([{"image": "cat.jpg"
 PAGE_WIDTH = 100
 
 
-def report(done: Exported) -> Table:
+def report(done: "Exported") -> Table:
     """The differences by input."""
     table = Table(box=box.SIMPLE_HEAD, title="differences of unit vectors in float32")
     table.add_column("input")
@@ -48,10 +50,14 @@ def overrides_of(given: Sequence[str]) -> dict[str, object]:
     return made
 
 
-def export(options: argparse.Namespace) -> Exported:
+def export(options: argparse.Namespace) -> "Exported":
     """Do what the options say."""
+    # takes seconds, which --help and a wrong option need not wait for
+    from mmembed import Embedder
+    from mmembed.serve.export import export_model, refuse_taken
+
     refuse_taken(options.output, overwrite=options.overwrite)
-    model = mmembed.Embedder.from_pretrained(
+    model = Embedder.from_pretrained(
         options.model, adapter=options.adapter, profile=options.profile, **overrides_of(options.override)
     )
     return export_model(

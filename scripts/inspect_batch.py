@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -14,23 +15,14 @@ from rich.table import Table  # noqa: E402
 from rich.text import Text  # noqa: E402
 
 from mmembed.commands import add_data_root  # noqa: E402
-from mmembed.data.sampler import Sampler  # noqa: E402
 from mmembed.errors import InputError, nearest  # noqa: E402
 from mmembed.models.prompts import Kind  # noqa: E402
 from mmembed.recipe import Recipe, make_preprocessor  # noqa: E402
-from mmembed.training.batches import PairPreparer  # noqa: E402
-from mmembed.training.inspection import (  # noqa: E402
-    ChunkView,
-    PairView,
-    RowView,
-    SourceShare,
-    Span,
-    shares,
-    view_chunks,
-    view_pairs,
-)
 from scripts.tables import check_data  # noqa: E402
 from scripts.train import chosen_recipe  # noqa: E402
+
+if TYPE_CHECKING:
+    from mmembed.training.inspection import ChunkView, PairView, RowView, SourceShare, Span
 
 EXAMPLE = "example: python scripts/inspect_batch.py --config demo.yaml --stage pairs --step 100 --rows 4 --steps 50"
 WIDTH = 100
@@ -40,7 +32,7 @@ STYLES = {Kind.TEXT: "", Kind.INSTRUCTION: "cyan", Kind.TEMPLATE: "dim", Kind.RE
 LEGEND = "text  [instruction]  {template}  <medium> xN; tokens are divided by |"
 
 
-def span_text(span: Span) -> Text:
+def span_text(span: "Span") -> Text:
     """A span with its marks and colour."""
     style = STYLES.get(span.kind, "magenta")
     if span.kind not in MARKS and len(span.words) == 1:
@@ -49,7 +41,7 @@ def span_text(span: Span) -> Text:
     return Text(before + "|".join(word.replace("\n", "\\n") for word in span.words) + after, style)
 
 
-def row_text(row: RowView) -> Text:
+def row_text(row: "RowView") -> Text:
     """A row's tokens, and under them their number and positions."""
     ranges = [f"{axis} {low}..{high}" for axis, (low, high) in row.positions.items()]
     positions = ranges[0].removeprefix("time ") if len(set(row.positions.values())) == 1 else ", ".join(ranges)
@@ -57,7 +49,7 @@ def row_text(row: RowView) -> Text:
     return Text(" ").join(span_text(span) for span in row.spans) + about
 
 
-def pairs_table(pairs: Sequence[PairView], width: int) -> Table:
+def pairs_table(pairs: Sequence["PairView"], width: int) -> Table:
     """One line for the query and each target of every pair."""
     table = Table("pair", "", "tokens", box=rich.box.SIMPLE, caption=Text(LEGEND), width=width)
     for number, pair in enumerate(pairs):
@@ -69,7 +61,7 @@ def pairs_table(pairs: Sequence[PairView], width: int) -> Table:
     return table
 
 
-def chunks_table(chunks: Sequence[ChunkView]) -> Table:
+def chunks_table(chunks: Sequence["ChunkView"]) -> Table:
     """The chunks that pass through the model, of distinct rows."""
     table = Table("chunk", "rows", "tokens", "media", "padding", box=rich.box.SIMPLE)
     for i, chunk in enumerate(chunks):
@@ -77,7 +69,7 @@ def chunks_table(chunks: Sequence[ChunkView]) -> Table:
     return table
 
 
-def shares_table(found: Sequence[SourceShare], title: str) -> Table:
+def shares_table(found: Sequence["SourceShare"], title: str) -> Table:
     """Rows of each source beside the expectation."""
     table = Table("source", "share", "rows", "expected", "difference", box=rich.box.SIMPLE, title=title)
     for share in found:
@@ -97,6 +89,8 @@ def stage_name(recipe: Recipe, wanted: str | None) -> str:
 def inspect(options: argparse.Namespace, overrides: Sequence[str], console: Console) -> None:
     """Print what the options ask for."""
     # takes seconds, which --help and a wrong option need not wait for
+    from mmembed.training.batches import PairPreparer
+    from mmembed.training.inspection import shares, view_chunks, view_pairs
     from mmembed.training.stage_data import make_mixer, open_training
 
     recipe, data_root = chosen_recipe(options, overrides)
@@ -124,8 +118,7 @@ def inspect(options: argparse.Namespace, overrides: Sequence[str], console: Cons
     console.print(chunks_table(chunks))
     if options.steps:
         title = f"steps {options.step} to {options.step + options.steps - 1}"
-        sampler: Sampler = mixture.sampler
-        console.print(shares_table(shares(sampler, options.step, options.steps), title))
+        console.print(shares_table(shares(mixture.sampler, options.step, options.steps), title))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

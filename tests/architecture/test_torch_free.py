@@ -15,6 +15,23 @@ print(json.dumps(list(sys.modules)))
 """
 
 
+SHOW_HELP = """
+import contextlib, json, os, runpy, sys
+heavy, first = set(json.loads(sys.argv[1])), {}
+paths = sys.argv[2:]
+for path in paths:
+    sys.argv = [path, "--help"]
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except SystemExit as done:
+            assert done.code == 0, path
+    for name in heavy & set(sys.modules) - set(first):
+        first[name] = path
+print(json.dumps(first))
+"""
+
+
 def modules_after(*names):
     command = [sys.executable, "-c", IMPORT_AND_LIST, *names]
     return set(json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout))
@@ -36,3 +53,15 @@ def test_the_package_itself_imports_nothing_but_itself():
     loaded = {name for name in modules_after("mmembed") if name.split(".")[0] == "mmembed"}
 
     assert loaded == {"mmembed"}
+
+
+def test_the_help_of_no_command_imports_torch():
+    folders = [ROOT / folder for folder in ("scripts", "eval", "data_prep")]
+    sources = {path: path.read_text() for folder in folders for path in sorted(folder.glob("*.py"))}
+    commands = [str(path) for path, text in sources.items() if "__main__" in text and "argparse" in text]
+    command = [sys.executable, "-c", SHOW_HELP, json.dumps(["torch", "transformers", "lightning"]), *commands]
+
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+
+    assert len(commands) > 30
+    assert json.loads(first) == {}
