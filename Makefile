@@ -66,8 +66,8 @@ lint: setup  ## formatting, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup  ## speed against plain transformers, as ratios
-	$(PY) scripts/bench.py --output docs/results/bench.json
+bench: setup  ## speed against the plain way, as ratios; writes docs/results (half an hour)
+	$(FFMPEG) $(PY) scripts/bench.py --output docs/results/bench.json --page docs/results/performance.md
 
 docs: setup  ## build the pages into docs/_build
 	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[docs]"

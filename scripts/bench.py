@@ -1,153 +1,147 @@
-"""Time our encoding and training against a plain transformers loop of the same weights, as ratios of one run.
+"""Time encoding, training, ranking and the data pipeline against the plain way to the same numbers, as ratios.
 
-Both must give the same numbers before they are timed, and take turns, so that a busy machine slows both.
+Both ways must give the same numbers before they are timed, and then take turns, so that a busy machine slows both. Each
+result has the medians and ranges of seconds and ratios, the peak memory, counters of the work done, a breakdown of the
+time, and the useful arithmetic as a share of what a matrix product reaches in the same run.
 """
 
 import argparse
 import os
-import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import rich.box  # noqa: E402
-import torch  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-from torch import Tensor  # noqa: E402
+from mmembed.errors import InputError  # noqa: E402
+from mmembed.files import write_json, write_text  # noqa: E402
+from mmembed.progress import clock  # noqa: E402
+from scripts.benchmark.catalogue import WORKLOADS, chosen  # noqa: E402
+from scripts.benchmark.sizes import SIZES, Size  # noqa: E402
 
-from mmembed.counters import counting  # noqa: E402
-from mmembed.errors import InputError, nearest  # noqa: E402
-from mmembed.files import write_json  # noqa: E402
+if TYPE_CHECKING:
+    import torch
 
-TOLERANCE = 1e-5
-Run: TypeAlias = Callable[[], Tensor]
-"""Does the work once and gives what it computed."""
+EXAMPLE = """sizes:
+  tiny   seconds; to see that everything runs
+  mid    hidden 256 x 4, vision 128 x 4, 64 pairs of 224 px image and text; half an hour on two cores
+  2b     a whole Qwen2-VL-2B of random weights in bfloat16, for a GPU of 80 GB
 
-
-def measure(name: str, ours: Run, plain: Run, rounds: int) -> dict[str, Any]:
-    """One workload's entry in the results; the first, untimed round checks equality, counts work and sees memory."""
-    with counting() as counters, peak_memory() as ours_peak:
-        outcome = ours()
-    with peak_memory() as plain_peak:
-        wanted = plain()
-    difference = float((outcome - wanted).abs().max() / wanted.abs().max().clamp(min=1))
-    if not difference <= TOLERANCE:
-        expected = f"outcomes equal to {TOLERANCE}"
-        raise InputError(name, expected=expected, got=difference, remedy="time only what is equal")
-    times = [(seconds(ours), seconds(plain)) for _ in range(rounds)]
-    columns = {
-        "ours": [own for own, _ in times],
-        "plain": [other for _, other in times],
-        "ratio": [other / own for own, other in times],
-    }
-    return {
-        "workload": name,
-        **{key: median(values) for key, values in columns.items()},
-        "spread": {key: [min(values), max(values)] for key, values in columns.items()},
-        "peak_mb": memory_of(ours, ours_peak[0]),
-        "plain_peak_mb": memory_of(plain, plain_peak[0]),
-        "difference": difference,
-        "counters": dict(counters),
-    }
+example: python scripts/bench.py --workloads encode_mixed,train_lora --output bench.json --page bench.md"""
 
 
-def memory_of(run: Run, seen: float) -> float:
-    """The most memory of a run, in MiB: of its own process where it has one, else what was seen of this one."""
-    from scripts.parsing import Apart
+def bench(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure what the options ask for; the files are written after each workload.
 
-    return round(run.peak_mb, 1) if isinstance(run, Apart) else seen
-
-
-def seconds(run: Run) -> float:
-    """Wall time of one run."""
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
-
-
-@contextmanager
-def peak_memory() -> Iterator[list[float]]:
-    """The most memory of the process inside the block, in MiB (Linux), which is told when the block ends."""
-    peak = [0.0]
-    # the kernel forgets the most it saw before
-    Path("/proc/self/clear_refs").write_text("5")
-    yield peak
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    peak[0] = round(int(status["VmHWM"].split()[0]) / 2**10, 1)
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    versions = {name: version(name) for name in ("torch", "transformers")}
-    return {
-        "system": platform.platform(terse=True),
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        **versions,
-    }
-
-
-def results_table(results: Sequence[dict[str, Any]]) -> Table:
-    """The results, a workload a line."""
-    headers = ("workload", "plain s", "ours s", "plain/ours", "range", "plain MiB", "ours MiB")
-    table = Table(*headers, box=rich.box.SIMPLE)
-    for result in results:
-        low, high = result["spread"]["ratio"]
-        numbers = (f"{result['plain']:.3f}", f"{result['ours']:.3f}", f"{result['ratio']:.2f}", f"{low:.2f}-{high:.2f}")
-        table.add_row(result["workload"], *numbers, f"{result['plain_peak_mb']:.0f}", f"{result['peak_mb']:.0f}")
-    return table
-
-
-def chosen(names: str | None, known: Iterable[str]) -> list[str]:
-    """The workloads asked for, else all."""
-    wanted = list(known) if names is None else names.split(",")
-    for name in wanted:
-        if name not in known:
-            remedy = nearest(name, known)
-            raise InputError("--workloads", expected="a known workload", got=f"'{name}'", remedy=remedy)
-    return wanted
-
-
-def bench(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure what the options ask for, written after each workload."""
+    Raises:
+        InputError: an unknown workload, a size for a GPU without one, or ways that do not agree.
+    """
+    size = SIZES[options.size]
+    names = chosen(options.workloads, size.left_out)
     # takes seconds, which --help need not wait for
-    from scripts.workloads import SIZES, WORKLOADS, Bench
+    import torch
 
-    results: list[dict[str, Any]] = []
-    for name in chosen(options.workloads, WORKLOADS):
-        results.append(measure(name, *WORKLOADS[name](Bench(SIZES[options.size])), options.rounds))
-        write_json(options.output, {"machine": machine(), "size": options.size, "results": results})
-    return results
+    from mmembed.models.precision import whole_convolutions
+    from scripts.benchmark.bench import Bench
+    from scripts.benchmark.flops import ceiling
+    from scripts.benchmark.machine import machine
+    from scripts.benchmark.measuring import Conditions, add_use, measure
+    from scripts.benchmark.page import results_page
+
+    device = device_for(size, options)
+    under = Conditions(options.rounds, size.tolerance, device)
+    found: dict[str, Any] = {
+        "machine": machine(device), "size": options.size, "rounds": options.rounds, "tolerance": size.tolerance,
+        "date": datetime.now(UTC).date().isoformat(), "ceiling": 0.0, "results": [],
+    }  # fmt: skip
+    for name in with_time_left(names):
+        # again each time: on a busy machine one look may find it slow
+        found["ceiling"] = max(found["ceiling"], ceiling(getattr(torch, size.dtype), device, size.squares))
+        # ours rounds no convolution on a GPU, and the plain way must not either to be equal
+        with whole_convolutions():
+            found["results"].append(measure(name, WORKLOADS[name].make(Bench(size, device)), under))
+        add_use(found["results"], found["ceiling"])
+        write_json(options.output, found)
+        if options.page is not None:
+            write_text(options.page, results_page(found))
+    return found
+
+
+def device_for(size: Size, options: argparse.Namespace) -> "torch.device":
+    """The device asked for; else a GPU for a size that is for one, and the CPU for the others.
+
+    Raises:
+        InputError: a GPU that is not there.
+    """
+    import torch
+
+    kind = options.device or ("cuda" if size.gpu else "cpu")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            f"--size {options.size}", expected="a GPU", got="none that torch can use",
+            remedy="take --size mid here, or ask for --device cpu, which takes hours and 30 GB",
+        )  # fmt: skip
+    return torch.device(kind)
+
+
+def with_time_left(names: Sequence[str]) -> Iterator[str]:
+    """The workloads one by one, with a line on standard error before each."""
+    started = time.monotonic()
+    for number, name in enumerate(names):
+        gone = time.monotonic() - started
+        left = f", about {clock(gone / number * (len(names) - number))} left" if number else ""
+        print(f"[{number + 1}/{len(names)}] {name}: {clock(gone)} gone{left}", file=sys.stderr)
+        yield name
+
+
+def list_workloads() -> None:
+    """Say what there is, and what is required of it."""
+    for name, entry in WORKLOADS.items():
+        bounds = [f"{'>=' if one.at_least else '<='} {one.bound:g} ({one.words})" for one in entry.required]
+        print(f"{name:24}{entry.what}" + (f"; required {', '.join(bounds)}" if bounds else ""))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--output", type=Path, metavar="FILE.json", help="where the results go")
+    made.add_argument("--page", type=Path, metavar="FILE.md", help="write them as a page too")
+    made.add_argument("--workloads", metavar="A,B", help="only these, e.g. encode_images,train_lora (default: all)")
+    made.add_argument("--list", action="store_true", help="list the workloads and what is required of them")
+    made.add_argument("--size", choices=tuple(SIZES), default="mid", help="of model and inputs (default: mid)")
+    made.add_argument("--rounds", type=int, default=5, metavar="N", help="timed runs of each (default: 5)")
+    made.add_argument("--device", choices=("cpu", "cuda"), help="where models run (default: as the size is meant)")
+    return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 is success, 2 something in the input, or outcomes that differ."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.json", help="where the results go")
-    parser.add_argument("--workloads", metavar="A,B", help="only these, e.g. encode_images,train_whole")
-    parser.add_argument("--size", choices=("tiny", "mid"), default="mid", help="of model and inputs (default: mid)")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="timed runs of each (default: 5)")
-    options = parser.parse_args(argv)
+    read = parser()
+    options = read.parse_args(argv)
+    if options.list:
+        list_workloads()
+        return 0
+    if options.output is None:
+        read.error("argument --output: say where the results go")
     if options.rounds < 1:
-        parser.error(f"argument --rounds: expected 1 or more, got {options.rounds}")
+        read.error(f"argument --rounds: expected 1 or more, got {options.rounds}")
     try:
-        results = bench(options)
+        found = bench(options)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    Console(width=None if sys.stdout.isatty() else 100).print(results_table(results))
+    from rich.console import Console
+
+    from scripts.benchmark.tables import results_table
+
+    Console(width=None if sys.stdout.isatty() else 110).print(results_table(found["results"]))
     return 0
 
 

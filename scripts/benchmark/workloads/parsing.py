@@ -1,7 +1,6 @@
-"""The workload of ``scripts/bench.py`` that needs no model: rows as published become a retrieval set.
+"""Rows as published become a retrieval set; the model has no part in it.
 
-Both ways run in a process of their own, whose most memory is theirs alone. Import from a command that has put the
-repository on the path.
+Both ways run in a process of their own, whose most memory is theirs alone.
 """
 
 import shutil
@@ -12,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 import pyarrow as pa
@@ -26,6 +25,12 @@ from data_prep.engine.upstream_rows import read_rows
 from data_prep.engine.write_sets import write_ranked
 from data_prep.source import SourceSet
 from mmembed.evaluation.retrieval_set import read_retrieval_set
+from scripts.benchmark.memory import most_memory
+from scripts.benchmark.sizes import Parsed
+
+if TYPE_CHECKING:
+    from scripts.benchmark.bench import Bench
+    from scripts.benchmark.measuring import Comparison
 
 FOLDER_FILES = 1000
 PROMPT = "<|image_1|>\nRepresent the given image."
@@ -35,38 +40,33 @@ FIELDS = ("qry_inst", "qry_text", "qry_img_path", "tgt_inst", "tgt_text", "tgt_i
 LISTS = ("tgt_text", "tgt_img_path")
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """A set in which every query ranks pictures of its own.
+def candidates(bench: "Bench") -> "Comparison":
+    """Published rows to a retrieval set that an evaluation has read."""
+    # not for the processes of their own: it would be most of their memory
+    from scripts.benchmark.measuring import Comparison
 
-    Args:
-        queries: rows.
-        each: candidates of a query.
-        distinct: pictures, by their names.
-    """
+    return Comparison(Apart(ours, bench.size.parsed), Apart(plain, bench.size.parsed))
 
-    queries: int
-    each: int
-    distinct: int
 
-    def draw(self, folder: Path) -> None:
-        """The rows in the columns of MMEB_Test_Instruct, and a file for every picture: one folder by many names."""
-        first = folder / MEDIA / "pictures/0"
-        first.mkdir(parents=True)
-        for number in range(min(self.distinct, FOLDER_FILES)):
-            PIL.Image.new("RGB", (1, 1)).save(first / f"{number:03d}.png")
-        for number in range(1, -(-self.distinct // FOLDER_FILES)):
-            (first.parent / str(number)).symlink_to("0")
-        schema = pa.schema([(name, pa.list_(pa.string()) if name in LISTS else pa.string()) for name in FIELDS])
-        with pq.ParquetWriter(folder / ROWS, schema) as writer:
-            for number in range(self.queries):
-                writer.write_table(pa.Table.from_pylist([self._row(number)], schema=schema))
+def draw(parsed: Parsed, folder: Path) -> None:
+    """The rows in the columns of MMEB_Test_Instruct, and a file for every picture: one folder by many names."""
+    first = folder / MEDIA / "pictures/0"
+    first.mkdir(parents=True)
+    for number in range(min(parsed.distinct, FOLDER_FILES)):
+        PIL.Image.new("RGB", (1, 1)).save(first / f"{number:03d}.png")
+    for number in range(1, -(-parsed.distinct // FOLDER_FILES)):
+        (first.parent / str(number)).symlink_to("0")
+    schema = pa.schema([(name, pa.list_(pa.string()) if name in LISTS else pa.string()) for name in FIELDS])
+    with pq.ParquetWriter(folder / ROWS, schema) as writer:
+        for number in range(parsed.queries):
+            writer.write_table(pa.Table.from_pylist([_row(parsed, number)], schema=schema))
 
-    def _row(self, number: int) -> dict[str, Any]:
-        places = [(number * self.each + i) % self.distinct for i in range(self.each)]
-        paths = [f"pictures/{place // FOLDER_FILES}/{place % FOLDER_FILES:03d}.png" for place in places]
-        words = {"qry_inst": "Find it:", "qry_text": f"number {number}", "qry_img_path": "", "tgt_inst": PROMPT}
-        return words | {"tgt_text": [""] * self.each, "tgt_img_path": paths}
+
+def _row(parsed: Parsed, number: int) -> dict[str, Any]:
+    places = [(number * parsed.each + i) % parsed.distinct for i in range(parsed.each)]
+    paths = [f"pictures/{place // FOLDER_FILES}/{place % FOLDER_FILES:03d}.png" for place in places]
+    words = {"qry_inst": "Find it:", "qry_text": f"number {number}", "qry_img_path": "", "tgt_inst": PROMPT}
+    return words | {"tgt_text": [""] * parsed.each, "tgt_img_path": paths}
 
 
 def ours(folder: Path) -> Tensor:
@@ -105,12 +105,12 @@ class Apart:
 
     Args:
         work: what is done with the folder of the set.
-        candidates: the set.
+        parsed: sizes of the set.
         peak_mb: the most memory of the process so far, in MiB.
     """
 
     work: Callable[[Path], Tensor]
-    candidates: Candidates
+    parsed: Parsed
     peak_mb: float = 0.0
     _started: tuple[ProcessPoolExecutor, Path] | None = field(default=None, repr=False)
 
@@ -119,7 +119,7 @@ class Apart:
         if self._started is None:
             folder, process = Path(tempfile.mkdtemp()), ProcessPoolExecutor(1, mp_context=get_context("spawn"))
             weakref.finalize(self, _end, process, folder)
-            self.candidates.draw(folder)
+            draw(self.parsed, folder)
             self._started = process, folder
         process, folder = self._started
         places, self.peak_mb = process.submit(_watched, self.work, folder).result()
@@ -132,7 +132,4 @@ def _end(process: ProcessPoolExecutor, folder: Path) -> None:
 
 
 def _watched(work: Callable[[Path], Tensor], folder: Path) -> tuple[Tensor, float]:
-    places = work(folder)
-    # not getrusage, whose peak a new process inherits from the one that started it
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return places, int(status["VmHWM"].split()[0]) / 2**10
+    return work(folder), most_memory()
