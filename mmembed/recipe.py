@@ -15,7 +15,7 @@ from mmembed import __version__
 from mmembed.commands import is_one_of_several
 from mmembed.errors import InputError
 from mmembed.files import file_fingerprint, fingerprint
-from mmembed.models.settings import EmbedderSettings
+from mmembed.models.settings import EmbedderSettings, Speed
 from mmembed.progress import track
 from mmembed.settings import dump_yaml, load_yaml, read_settings
 from mmembed.training.run_folder import RunFolder, held
@@ -75,7 +75,8 @@ def run_key(recipe: Recipe, data_root: Path) -> str:
             remedy="prepare it, or give --data-root",
         )
     stages = {name: _decides(stage) for name, stage in recipe.stages.items()}
-    decides = dump_yaml(replace(recipe, stages=stages, accelerator="auto"))
+    embedder = replace(recipe.embedder, speed=Speed())
+    decides = dump_yaml(replace(recipe, stages=stages, embedder=embedder, accelerator="auto"))
     return fingerprint(decides, __version__, *(file_fingerprint(data_root / table) for table in tables))
 
 

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -208,13 +209,22 @@ def _ended(values: Any) -> Iterator[Any]:
     At its exit Python sends SIGTERM to its children and waits for them, for ever if they ignore it: they must be told
     before.
     """
-    end = values._shutdown_workers
+    end = partial(_end, values)
     atexit.register(end)
     try:
         yield values
     finally:
         atexit.unregister(end)
         end()
+
+
+def _end(values: Any) -> None:
+    values._shutdown_workers()
+    for worker in values._workers:
+        # still at a value, and deaf to the SIGTERM that torch sent it
+        if worker.is_alive():
+            worker.kill()
+            worker.join()
 
 
 def _outlive_signals(worker: int) -> None:

@@ -145,6 +145,25 @@ def test_workers_end_with_their_block_though_not_all_was_asked_for():
     assert not is_alive(worker)
 
 
+@pytest.mark.acceptance
+def test_a_worker_that_is_still_at_work_ends_with_its_block_too(tmp_path):
+    begun = tmp_path / "begun"
+
+    def hang(number):
+        if number:
+            begun.touch()
+            time.sleep(600)
+        return os.getpid()
+
+    with pytest.raises(KeyboardInterrupt), in_order(hang, range(2), 1) as values:
+        worker = next(values)
+        while not begun.exists():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    assert not is_alive(worker)
+
+
 def test_values_are_made_before_they_are_asked_for(tmp_path):
     def write(number):
         (tmp_path / str(number)).touch()

@@ -15,6 +15,9 @@ from mmembed.index.topk_input import Corpus, check
 
 Screen = Literal["auto", "bfloat16", "float32", "off"]
 
+_WORTH = 512
+"""So many targets for each of the k best, or collecting costs more than a screen spares: measured, 300 to 600."""
+
 
 def top_k(
     queries: Tensor,
@@ -50,8 +53,9 @@ def top_k(
             right targets here the ranking is the pessimistic one.
         excluded: for each query the rows of ``corpus`` that it does not rank.
         screen: the type of the screen's products; "auto" takes bfloat16 where the processor multiplies it and
-            float32 elsewhere, "off" scores every target in float64. Local candidates, vectors in float64 and a
-            corpus of not more than 8 k + 64 targets need none.
+            float32 elsewhere, and none for a corpus of up to 512 k targets, where it would cost more than it
+            spares; "off" scores every target in float64. Local candidates, vectors in float64 and a corpus of not
+            more than 8 k + 64 targets are never screened.
 
     Returns:
         Scores ``[Q, k]`` float32 and rows of ``corpus`` ``[Q, k]`` int64, on the device of ``queries``. Where a
@@ -70,6 +74,9 @@ def top_k(
     late, out = (_pairs(pairs, queries.device) for pairs in (lose_ties, excluded))
     keys = torch.full((len(queries), k), nothing(), dtype=torch.int64, device=queries.device)
     step = block_rows if candidates is None else 1
+    if screens:
+        # the shortlists of a step take no more than a block of scores
+        step = max(1, min(step, block_rows * block_rows // (3 * room(k))))
     for first in range(0, len(queries), step):
         block = queries[first : first + step]
         own = _of_rows(late, first, step), _of_rows(out, first, step)
@@ -92,7 +99,8 @@ def _screens(screen: Screen, queries: Tensor, corpus: Corpus, k: int) -> list[to
         )
     small = torch.float32, torch.float16, torch.bfloat16
     narrow = queries.dtype in small and corpus.vectors.dtype in small
-    if screen == "off" or not narrow or len(corpus.vectors) <= room(k):
+    least = max(room(k), _WORTH * k) if screen == "auto" else room(k)
+    if screen == "off" or not narrow or len(corpus.vectors) <= least:
         return []
     return [torch.bfloat16, torch.float32] if multiplies and screen != "float32" else [torch.float32]
 

@@ -156,6 +156,10 @@ class Backbone(nn.Module):
         """Why rows of different lengths pass padded, in words; None where they are packed."""
         return "packing: off" if self.speed.packing == "off" else self.unpackable()
 
+    def packs(self, longest: int) -> bool:
+        """Whether rows of up to ``longest`` tokens pass the language model packed where they are."""
+        return self.pads_because is None and self.unpackable(longest) is None
+
     def check_packing(self, longest: int = 0) -> None:
         """Refuse ``packing: on`` where rows cannot be packed.
 

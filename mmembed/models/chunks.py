@@ -10,6 +10,7 @@ def plan_chunks(
     max_tokens: int | None = None,
     max_padding: float | None = None,
     sort: bool = True,
+    packed: bool = False,
 ) -> list[list[int]]:
     """Cut rows into chunks by number of rows, by tokens with padding, by the share of padding, or all of these.
 
@@ -20,8 +21,9 @@ def plan_chunks(
         lengths: tokens of each row.
         max_rows: most rows in a chunk.
         max_tokens: most tokens in a chunk, each row counted as the longest; one row beyond it is a chunk of its own.
-        max_padding: largest share of a chunk's tokens that is padding.
+        max_padding: largest share of a chunk's tokens that is padding, or would be if it were padded.
         sort: take the rows from long to short, those of equal length in the order given; False takes all in that order.
+        packed: rows pass one behind another: each counts as its own length to ``max_tokens``.
 
     Returns:
         Indices of the rows of each chunk; each row is in exactly one.
@@ -36,7 +38,7 @@ def plan_chunks(
         padded = max(longest, lengths[i]) * rows
         full = (
             (max_rows is not None and rows > max_rows)
-            or (max_tokens is not None and padded > max_tokens)
+            or (max_tokens is not None and (real + lengths[i] if packed else padded) > max_tokens)
             or (max_padding is not None and padded - real - lengths[i] > max_padding * padded)
         )
         if not chunks or full:

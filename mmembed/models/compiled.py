@@ -31,7 +31,7 @@ def compile_layers(backbone: Backbone, *, but_last: bool) -> None:
     _check(backbone)
     layers = repeated_layers(backbone)
     for layer in layers[:-1] if but_last else layers:
-        layer.compile(dynamic=True)
+        layer.compile(dynamic=True, recompile_limit=64)
 
 
 def repeated_layers(backbone: nn.Module) -> list[nn.Module]:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -19,7 +20,7 @@ from mmembed.models.backbone import Backbone
 from mmembed.models.chunks import plan_chunks
 from mmembed.models.compiled import compile_layers
 from mmembed.models.features import SharedFeatures
-from mmembed.models.last_layer import check_last_layer
+from mmembed.models.last_layer import check_last_layer, why_at_all_tokens
 from mmembed.models.media_cache import MediaCache
 from mmembed.models.precision import whole_convolutions
 from mmembed.models.region_encoders.encoder import RegionEncoder, check_region_encoder
@@ -49,6 +50,8 @@ SHARED_BYTES = 256 << 20
 """Features that a call of encode keeps for media of the windows before."""
 MAX_PADDING = 0.2
 """Largest share of a chunk that is padding when encoding."""
+MAX_PACKED_PADDING = 0.75
+"""The same of rows that pass packed, for which only keys and values of the last layer are laid side by side."""
 
 
 class Embedder(nn.Module):
@@ -86,7 +89,7 @@ class Embedder(nn.Module):
         self.trainable = self._trainable()
         """Names of the parameters that training may change: all, or an adapter's and those of the parts beside."""
         if settings.speed.compile:
-            compile_layers(self.backbone, but_last=settings.speed.last_layer == "pooled")
+            compile_layers(self.backbone, but_last=self.last_layer_at_one_token)
 
     @property
     def has_adapter(self) -> bool:
@@ -98,6 +101,12 @@ class Embedder(nn.Module):
         """Whether no weight that a medium's features depend on trains, so that they may be computed once and kept."""
         marks = self.regions.marks_patches and any(p.requires_grad for p in self.regions.parameters())
         return self.backbone.tower_is_frozen and not marks
+
+    @property
+    def last_layer_at_one_token(self) -> bool:
+        """Whether the last layer is computed to its end only at the token of a row that the pooler reads."""
+        choice = self.settings.speed.last_layer
+        return choice == "pooled" or (choice == "auto" and why_at_all_tokens(self.backbone, self.pooler) is None)
 
     @property
     def device(self) -> torch.device:
@@ -137,7 +146,7 @@ class Embedder(nn.Module):
         sequence = self.regions(self.backbone.embed(batch, features), batch, features, self.backbone)
         sequence = self.pooler.inject(sequence, self.backbone)
         with span("language"):
-            places = self.pooler.read_places(sequence) if self.settings.speed.last_layer == "pooled" else None
+            places = self.pooler.read_places(sequence) if self.last_layer_at_one_token else None
             hidden = self.backbone.run(sequence, self.pooler.layers, places)
         pooled = self.pooler(hidden).float()
         return F.normalize(pooled, dim=-1) if self.settings.normalize else pooled
@@ -183,13 +192,14 @@ class Embedder(nn.Module):
         was_training = self.training
         self.eval()
         out = torch.empty(len(made), self.width)
+        known: dict[str, int] = {}
         numbered: Iterable[tuple[int, Item]] = enumerate(made)
         if progress:
             numbered = track(numbered, "encode", total=len(made))
         try:
             with rows_ahead(self.backbone.preprocessor, list(enumerate(made)), side, workers) as rows:
                 for window in self._windows(numbered, rows, budget * WINDOW_CHUNKS):
-                    self._encode_window(window, budget, out, features)
+                    self._encode_window(window, budget, out, features, known)
         finally:
             self.train(was_training)
         return out
@@ -342,27 +352,50 @@ class Embedder(nn.Module):
             yield window
 
     def _encode_window(
-        self, window: list[tuple[int, Row]], batch_tokens: int, out: Tensor, features: SharedFeatures
-    ) -> None:
-        """Encode each distinct row and medium once, and write a row's vector to every place it stands at."""
+        self, window: list[tuple[int, Row]], batch_tokens: int, out: Tensor, features: SharedFeatures,
+        known: dict[str, int],
+    ) -> None:  # fmt: skip
+        """Encode each distinct row and medium once, and write a row's vector to every place it stands at.
+
+        Args:
+            window: rows and their places in ``out``.
+            batch_tokens: most tokens of a chunk.
+            out: where the vectors go.
+            features: of media.
+            known: a place of each row of the windows before, by its name; this window's are added.
+        """
         speed = self.settings.speed
         places: dict[str, list[int]] = {}
         distinct: dict[str, Row] = {}
         for i, row in window:
             name = row.fingerprint if speed.deduplicate else str(i)
+            if name in known:
+                out[i] = out[known[name]]
+                continue
             places.setdefault(name, []).append(i)
             distinct[name] = row if speed.deduplicate else _told_apart(row, i)
+        if not distinct:
+            return
+        known |= {name: at[0] for name, at in places.items()}
         names = list(distinct)
         lengths = [len(distinct[name]) for name in names]
         seen = Counter(medium.fingerprint for row in distinct.values() for medium in row.media)
         features.expect({name for name, times in seen.items() if times > 1})
-        max_padding = MAX_PADDING if speed.sort else None
-        chunks = plan_chunks(lengths, max_tokens=batch_tokens, max_padding=max_padding, sort=speed.sort)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=speed.autocast == "bfloat16"):
-            for chunk in chunks:
+        with self._arithmetic():
+            packed = self.backbone.packs(max(lengths))
+            max_padding = (MAX_PACKED_PADDING if packed else MAX_PADDING) if speed.sort else None
+            for chunk in plan_chunks(
+                lengths, max_tokens=batch_tokens, max_padding=max_padding, sort=speed.sort, packed=packed
+            ):
                 batch = collate([distinct[names[i]] for i in chunk]).to(self.device)
                 for i, vector in zip(chunk, self(batch, features.of(batch)).cpu(), strict=True):
                     out[places[names[i]]] = vector
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        """The autocast that the settings ask for when encoding; else what is on already stays."""
+        if self.settings.speed.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
 
 
 def _told_apart(row: Row, number: int) -> Row:

@@ -70,7 +70,7 @@ def tower_identity(model: Embedder) -> dict[str, str]:
     settings = {
         name: value
         for name, value in _settings(model).items()
-        if name.startswith(("backbone.", "regions.")) or name in ("backbone", "regions", "speed.compile")
+        if name.startswith(("backbone.", "regions.")) or name in ("backbone", "regions")
     }
     kind = model.device.type
     return {
@@ -80,6 +80,7 @@ def tower_identity(model: Embedder) -> dict[str, str]:
         "marks": weights_fingerprint(marks) if marks else "none",
         **model.backbone.facts(),
         **settings,
+        "compiled": str(model.settings.speed.compile),
         "taps": repr(model.backbone.taps),
         "autocast": str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else "none",
         "float32_products": torch.get_float32_matmul_precision(),
@@ -103,6 +104,9 @@ def _settings(model: Embedder) -> dict[str, str]:
     values = dump_settings(model.settings)
     for name in ("lora", "pooler_weights", "regions_weights"):
         values.pop(name)
+    # all else of it moves a vector by rounding, as the padding side does
+    autocast = values.pop("speed")["autocast"]
+    values |= {} if autocast is None else {"speed": {"autocast": autocast}}
     for name in _NOT_SETTINGS:
         values["backbone"]["init_args"].pop(name, None)
     if model.settings.regions is not None:

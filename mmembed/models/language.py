@@ -164,7 +164,7 @@ class LanguageBackbone(Backbone):
         """
         padding = Padding(sequence.lengths, self.settings.padding_side)
         self.check_packing(padding.longest)
-        if padding.is_dense or (self.pads_because or self.unpackable(padding.longest)) is not None:
+        if padding.is_dense or not self.packs(padding.longest):
             return padding
         return Packing(sequence.lengths, kernel=why_no_kernel(self.language_model) is None)
 

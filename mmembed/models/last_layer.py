@@ -9,6 +9,8 @@ queries, which precedes the cache, is the one thing still computed at every toke
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from threading import Lock
 from typing import Any
 
 import torch
@@ -21,6 +23,9 @@ from mmembed.models.token_layout import TokenLayout
 
 # what transformers' layers call their cache, now and before
 _CACHE = ("cache", "past_key_values")
+# how rows lie and where each is read, of the run that a thread is in
+_READ: ContextVar[tuple[TokenLayout, Tensor] | None] = ContextVar("_READ", default=None)
+_HOOKING = Lock()
 
 
 class _Held(Exception):  # noqa: N818  # leaves a layer's forward in the middle; no error
@@ -64,21 +69,32 @@ def check_last_layer(backbone: nn.Module, pooler: Pooler) -> None:
     Raises:
         InputError: what stands in the way.
     """
+    why = why_at_all_tokens(backbone, pooler)
+    if why is not None:
+        raise InputError("speed.last_layer: pooled", expected=why[0], got=why[1], remedy="leave it at auto")
+
+
+def why_at_all_tokens(backbone: nn.Module, pooler: Pooler) -> tuple[str, str] | None:
+    """Why the last layer is computed at all tokens: what was to be expected, and what is there; None where it need not.
+
+    Args:
+        backbone: with its settings.
+        pooler: of its hidden states.
+    """
     if not isinstance(pooler, OneTokenPooler):
-        raise _refusal("a pooler that reads one token of a row: LastToken or BeforeToken", type(pooler).__name__)
+        return "a pooler that reads one token of a row: LastToken or BeforeToken", type(pooler).__name__
     layers = layers_of_decoder(backbone)
     if not layers or not hasattr(layers[-1], "self_attn"):
-        raise _refusal("a decoder whose last layer is one of self-attention", type(backbone).__name__)
+        return "a decoder whose last layer is one of self-attention", type(backbone).__name__
     settings, config = backbone.settings, backbone.model.config  # type: ignore[union-attr]
     if settings.gradient_checkpointing:  # type: ignore[union-attr]
-        raise _refusal("gradient_checkpointing: false", "true, which runs a layer again when its cache is gone")
+        return "gradient_checkpointing: false", "true, which runs a layer again when its cache is gone"
     if settings.attention == "flash_attention_2":  # type: ignore[union-attr]
-        raise _refusal("attention: sdpa or eager", "flash_attention_2")
+        return "attention: sdpa or eager", "flash_attention_2"
     deepstack = getattr(getattr(config, "vision_config", None), "deepstack_visual_indexes", None) or []
     if len(deepstack) >= len(layers):
-        raise _refusal(
-            "a last layer to which no features of pictures are added", f"{len(deepstack)} of {len(layers)} layers"
-        )
+        return "a last layer to which no features of pictures are added", f"{len(deepstack)} of {len(layers)} layers"
+    return None
 
 
 def layers_of_decoder(backbone: nn.Module) -> Any:
@@ -99,37 +115,53 @@ def last_layer_at(backbone: nn.Module, layout: TokenLayout, places: Tensor | Non
         count("last_layer_tokens", layout.shape[0] * layout.shape[1])
         yield
         return
-    columns = layout.columns_at(places)
-
-    def narrow(layer: Any, args: tuple[Any, ...], more: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        states, *rest = args
-        keys = _Keys()
-        more |= {next(name for name in _CACHE if name in more): keys}
-        with suppress(_Held):
-            # run and not called: hooks are for the one whole run, which follows
-            layer.forward(*args, **more)
-        positions = more.get("position_ids")
-        cut: dict[str, Any] = {
-            "position_embeddings": tuple(_at(part, columns) for part in more["position_embeddings"]),
-            "position_ids": None if positions is None else _at(positions[..., None], columns)[..., 0],
-        }
-        is_causal = more.get("is_causal", getattr(layer.self_attn, "is_causal", True))
-        if layout.segments:
-            keys.by_row(columns - places, layout.longest)
-            # the rows lie side by side now, as if padded
-            cut |= dict.fromkeys(layout.segments)
-            last = places if is_causal else layout.segments["cu_seq_lens_q"].diff() - 1
-            cut["attention_mask"] = _up_to(last, layout.longest)
-        else:
-            cut["attention_mask"] = _mask_at(columns, more["attention_mask"], layout.longest, causal=is_causal)
-        count("last_layer_tokens", len(columns))
-        return (_at(states, columns), *rest), more | cut
-
-    hook = layers_of_decoder(backbone)[-1].register_forward_pre_hook(narrow, with_kwargs=True)
+    _hook_once(layers_of_decoder(backbone)[-1])
+    token = _READ.set((layout, places))
     try:
         yield
     finally:
-        hook.remove()
+        _READ.reset(token)
+
+
+def _hook_once(layer: nn.Module) -> None:
+    """Let a layer ask where it is read, for good: hooks that come and go would meet those of other threads."""
+    with _HOOKING:
+        if _narrow not in layer._forward_pre_hooks.values():
+            layer.register_forward_pre_hook(_narrow, with_kwargs=True)
+
+
+def _narrow(
+    layer: Any, args: tuple[Any, ...], more: dict[str, Any] | None = None
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """What a layer is given, at the tokens that are read; nothing else where all are."""
+    read = _READ.get()
+    # another thread may meet the hook before torch knows that it takes keywords
+    if read is None or more is None:
+        return None
+    layout, places = read
+    columns = layout.columns_at(places)
+    states, *rest = args
+    keys = _Keys()
+    more = more | {next(name for name in _CACHE if name in more): keys}
+    with suppress(_Held):
+        # run and not called: hooks are for the one whole run, which follows
+        layer.forward(*args, **more)
+    positions = more.get("position_ids")
+    cut: dict[str, Any] = {
+        "position_embeddings": tuple(_at(part, columns) for part in more["position_embeddings"]),
+        "position_ids": None if positions is None else _at(positions[..., None], columns)[..., 0],
+    }
+    is_causal = more.get("is_causal", getattr(layer.self_attn, "is_causal", True))
+    if layout.segments:
+        keys.by_row(columns - places, layout.longest)
+        # the rows lie side by side now, as if padded
+        cut |= dict.fromkeys(layout.segments)
+        last = places if is_causal else layout.segments["cu_seq_lens_q"].diff() - 1
+        cut["attention_mask"] = _up_to(last, layout.longest)
+    else:
+        cut["attention_mask"] = _mask_at(columns, more["attention_mask"], layout.longest, causal=is_causal)
+    count("last_layer_tokens", len(columns))
+    return (_at(states, columns), *rest), more | cut
 
 
 def _mask_at(columns: Tensor, mask: Tensor | None, longest: int, *, causal: bool) -> Tensor | None:
@@ -150,7 +182,3 @@ def _at(values: Tensor, columns: Tensor) -> Tensor:
 def _up_to(last: Tensor, longest: int) -> Tensor:
     """A mask of the keys up to one of each row ``[B] -> [B, 1, 1, L]``."""
     return (torch.arange(longest, device=last.device) <= last[:, None])[:, None, None]
-
-
-def _refusal(expected: str, got: str) -> InputError:
-    return InputError("speed.last_layer: pooled", expected=expected, got=got, remedy="leave it at all")

@@ -140,13 +140,15 @@ def _embed_all(
         state = _RandomState()
         with room.trying(chunk, held=held) as attempt:
             rep, saved = _embed(encode, chunk, wanted)
-            pieces.append(_Piece([chunk], state, {name: tensor.detach() for name, tensor in rep.items()}))
+            piece = _Piece([chunk], state, {name: tensor.detach() for name, tensor in rep.items()})
             if wanted:
                 rate = min(rate or float("inf"), saved / room.cost(chunk))
             if wanted and saved <= budget - held:
-                pieces[-1].graph, pieces[-1].kept = rep, saved
+                piece.graph, piece.kept = rep, saved
+            # nothing behind it can fail, for a chunk that fails is embedded again
+            pieces.append(piece)
             # a graph that is not kept would live until the next one is made
-            del rep
+            del rep, piece
         if attempt.failed:
             state.put_back()
             if held:

@@ -226,3 +226,15 @@ def test_a_screen_that_the_processor_has_no_products_for_is_refused(monkeypatch)
 
 def test_places_of_the_shortlist_do_not_grow_with_the_corpus():
     assert shortlist.Shortlist(3, 5, CPU).columns.shape == (3, shortlist.room(5))
+
+
+@pytest.mark.parametrize(("num_targets", "screened"), [(2560, False), (2561, True)])
+def test_left_to_itself_a_small_corpus_is_scored_without_a_screen(num_targets, screened):
+    queries, corpus = unit(7, 8, 0), unit(num_targets, 8, 1)
+
+    with counting() as work:
+        scores, rows = top_k(queries, corpus, 5)
+
+    assert ("topk_rescored" in work) is screened
+    assert screened or work["score_bytes"] == 8 * 7 * num_targets
+    assert all(torch.equal(*both) for both in zip((scores, rows), slow_top_k(queries, corpus, 5), strict=True))

@@ -52,6 +52,17 @@ def test_unsorted_rows_pass_in_the_order_given(embedder):
     assert by_length["padded_tokens"] == sum(lengths) + abs(lengths[1] - lengths[3])
 
 
+def test_equal_rows_of_different_windows_are_encoded_once(embedder):
+    texts = ["a red circle", "a blue one", "x"]
+
+    # a window ends with 16 tokens
+    vectors, work = encoded(embedder, texts * 3, Speed(), batch_tokens=1)
+
+    assert work["language_rows"] == 3
+    assert torch.equal(vectors[3:6], vectors[:3])
+    assert torch.allclose(vectors[6:], embedder.encode(texts), atol=SAME, rtol=0)
+
+
 def test_without_sharing_every_row_and_every_medium_is_encoded_where_it_stands(embedder, repeated):
     slow, apart = encoded(embedder, repeated, Speed(deduplicate=False))
     fast, shared = encoded(embedder, repeated, Speed())
@@ -128,3 +139,29 @@ def test_another_template_is_not_answered_with_the_one_before(fresh_embedder):
     bare = fresh_embedder("qwen2_vl", prompt=RawPrompt()).prepare([item], "query")[0]
     assert len(before) > len(after)
     assert after.ids.tolist() == bare.ids.tolist()
+
+
+def test_an_autocast_that_is_on_already_stays_on(embedder, mixed_items):
+    exact = embedder.encode(mixed_items)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = embedder.encode(mixed_items)
+
+    assert 1e-5 < (rounded - exact).abs().max() < 3e-2
+
+
+def test_packed_rows_are_counted_by_their_own_tokens(embedder, monkeypatch):
+    lengths = [len(row) for row in embedder.prepare([Item.of(text) for text in UNEVEN], "query")]
+    runs = []
+    hook = embedder.backbone.language_model.register_forward_pre_hook(lambda *_: runs.append(1))
+    try:
+        padded, _ = encoded(embedder, UNEVEN, Speed(), batch_tokens=sum(lengths))
+        in_padding = len(runs)
+        monkeypatch.setattr(embedder.backbone, "speed", Speed(packing="on"))
+        packed, work = encoded(embedder, UNEVEN, Speed(packing="on"), batch_tokens=sum(lengths))
+    finally:
+        hook.remove()
+
+    assert torch.allclose(packed, padded, atol=SAME, rtol=0)
+    assert (in_padding, len(runs) - in_padding) == (2, 1)
+    assert work["padded_tokens"] == work["language_tokens"] == sum(lengths)

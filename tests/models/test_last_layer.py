@@ -2,6 +2,7 @@
 
 import copy
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -43,7 +44,7 @@ def told(embedder, **speed):
 
 def both_ways(embedder, batch, **speed):
     """Vectors with the last layer at all tokens, and at those that are read, with the work of the latter."""
-    every = told(embedder)(batch)
+    every = told(embedder, last_layer="all")(batch)
     with counting() as work:
         pooled = told(embedder, last_layer="pooled", **speed)(batch)
     return every, pooled, work
@@ -64,7 +65,7 @@ def test_padded_rows_embed_as_with_the_last_layer_at_all_tokens(name, policy, at
     batch = batch_of(embedder, items)
 
     with counting() as before:
-        told(embedder)(batch)
+        told(embedder, last_layer="all")(batch)
     every, pooled, work = both_ways(embedder, batch)
 
     assert torch.allclose(pooled, every, atol=2e-6, rtol=0)
@@ -166,13 +167,14 @@ def test_rows_of_different_rotary_frequencies_run_apart_and_come_back_in_order(p
 
 @torch.no_grad()
 @pytest.mark.parametrize(("family", "name"), RUNNABLE)
-def test_embeddings_equal_the_published_ones(family, name, open_golden, golden_item):
+@pytest.mark.parametrize("packing", ["off", "on"])
+def test_embeddings_equal_the_published_ones(packing, family, name, open_golden, golden_item):
     case = CASES[family, name]["case"]
     model = open_golden(family, **overrides_of(case))
     items = [golden_item(text, paths) for text, paths in zip(case["texts"], case["images"], strict=True)]
     before = model.settings
     try:
-        ours = told(model, last_layer="pooled").encode(items).numpy()
+        ours = told(model, last_layer="pooled", packing=packing).encode(items, workers=1).numpy()
     finally:
         told(model, last_layer=before.speed.last_layer, packing=before.speed.packing)
 
@@ -192,13 +194,27 @@ def test_a_checkpoint_is_opened_so_and_says_so_when_it_is_saved(saved, tmp_path)
     assert work["last_layer_tokens"] == len(items)
     assert torch.allclose(vectors, every.encode(items), atol=2e-6, rtol=0)
     assert Embedder.from_pretrained(tmp_path / "again", device="cpu").settings.speed == pooled.settings.speed
-    assert identity(pooled) != identity(every)
+    assert identity(pooled) == identity(every)
+
+
+def test_threads_that_embed_at_once_do_not_meet():
+    """Hooks of one run must not be seen by another's."""
+    embedder = built("qwen2").eval()
+    items = ["a red circle " * times for times in (1, 5, 9, 2)]
+    wanted = embedder.encode(items)
+
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(embedder.encode, [items] * 30))
+
+    assert all(torch.allclose(vectors, wanted, atol=2e-6, rtol=0) for vectors in found)
 
 
 def test_nothing_is_left_in_the_model_when_it_has_run_or_failed():
     embedder = built("qwen2_vl").eval()
     layer = layers_of_decoder(embedder.backbone)[-1]
     batch = batch_of(embedder, FAMILIES["qwen2_vl"].items)
+    embedder(batch)
+    hooks = dict(layer._forward_pre_hooks)
     before = {name: value.clone() for name, value in embedder.state_dict().items()}
     facts, config = embedder.backbone.facts(), json.dumps(embedder.backbone.model.config.to_dict(), default=str)
     attributes = set(vars(layer.self_attn)) | set(vars(layer))
@@ -209,8 +225,8 @@ def test_nothing_is_left_in_the_model_when_it_has_run_or_failed():
         embedder(batch)
     broken.remove()
 
-    assert not layer._forward_pre_hooks
-    assert not layer._forward_pre_hooks_with_kwargs
+    assert hooks == dict(layer._forward_pre_hooks)
+    assert len(hooks) == 1
     assert dict.fromkeys(before, True) == {
         name: torch.equal(value, before[name]) for name, value in embedder.state_dict().items()
     }
@@ -262,3 +278,25 @@ def test_a_kernel_that_takes_no_mask_is_refused(embedder_of):
 
     with pytest.raises(InputError, match=r"speed\.last_layer: pooled: expected attention: sdpa or eager, got flash"):
         check_last_layer(backbone, LastTokenPooler())
+
+
+@pytest.mark.parametrize(
+    ("name", "choices", "at_one"),
+    [
+        ("qwen2_vl", {}, True),
+        ("qwen2_vl", {"gradient_checkpointing": True}, False),
+        ("qwen2", {"pooler": MeanToken()}, False),
+        ("bert", {}, False),
+        ("clip", {}, False),
+    ],
+)
+def test_left_to_itself_the_last_layer_is_computed_where_it_is_read_if_it_can_be(name, choices, at_one):
+    embedder = built(name, speed=Speed(last_layer="auto"), **choices).eval()
+    items = FAMILIES[name].items
+
+    with counting() as work:
+        vectors = embedder.encode(items)
+
+    assert embedder.last_layer_at_one_token is at_one
+    assert (work["last_layer_tokens"] == len(items)) is at_one
+    assert torch.allclose(vectors, told(embedder, last_layer="all").encode(items), atol=2e-6, rtol=0)

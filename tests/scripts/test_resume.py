@@ -72,6 +72,7 @@ def test_a_run_goes_on_where_it_was_killed(killed, train, tmp_path, capsys):
 
 def test_how_fast_a_run_is_may_change_between_its_lives(killed, train, tmp_path):
     options = ["--stages.second.workers", "1", "--stages.second.log_every", "5", "--stages.first.cache_mb", "64"]
+    options += ["--embedder.speed.sort", "false"]
 
     assert train(*OFTEN, *options, "--stages.second.loggers", "[csv]") == 0
 

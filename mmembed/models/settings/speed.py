@@ -6,13 +6,14 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Speed:
-    """What is computed faster, to the same vectors within rounding; each can be turned off."""
+    """What is computed faster, to the same vectors within rounding unless it says more; each can be turned off."""
 
     packing: Literal["auto", "on", "off"] = "auto"
     """Rows pass the language model one behind another, without padding. ``auto`` does so where there is a kernel for
     rows of different lengths, on a GPU in half precision; ``on`` everywhere, with a kernel call for each length."""
-    last_layer: Literal["all", "pooled"] = "all"
-    """Whether the last layer of the language model is computed at every token, or only where the pooler reads."""
+    last_layer: Literal["auto", "pooled", "all"] = "all"
+    """Where the last layer of the language model is computed to its end: only at the token that the pooler reads, or
+    at ``all``. ``auto`` is the former where it can be done; ``pooled`` is an error where it cannot."""
     compile: bool = False
     """Compile the layers of language model and tower (``torch.compile``)."""
     autocast: Literal["bfloat16"] | None = None
