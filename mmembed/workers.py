@@ -86,10 +86,14 @@ def lost_workers_told() -> Iterator[None]:
     except RuntimeError as error:
         if not _LOST.match(str(error)):
             raise
-        raise LostWorkerError(
-            "workers", expected="worker processes that live", got=f"one that ended: {error}",
-            remedy="use fewer of them, or give more memory (in a container, of /dev/shm too)",
-        ) from error  # fmt: skip
+        raise _lost(error) from error
+
+
+def _lost(error: Exception) -> LostWorkerError:
+    return LostWorkerError(
+        "workers", expected="worker processes that live", got=f"one that ended: {error}",
+        remedy="use fewer of them, or give more memory (in a container, of /dev/shm too)",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ def _received(sent: Iterator[_Sent], copied: bool) -> Iterator[Any]:
     """The values of what comes, or the error of the first that has one; their work is counted here."""
     while True:
         with span("wait"):
-            one = next(sent, None)
+            one = _next(sent)
         if one is None:
             return
         for name, amount in one.counted.items():
@@ -143,6 +147,21 @@ def _received(sent: Iterator[_Sent], copied: bool) -> Iterator[Any]:
         if one.problem is not None:
             raise one.problem
         yield unpacked(one.value, one.piece.clone() if copied else one.piece)
+
+
+def _next(sent: Iterator[_Sent]) -> _Sent | None:
+    """What comes next; None at the end.
+
+    Raises:
+        LostWorkerError: a worker ended while it handed over what it had made.
+    """
+    try:
+        return next(sent, None)
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        # what a worker itself raised comes with this note
+        if str(error).startswith("Caught "):
+            raise
+        raise _lost(error) from error
 
 
 def packed(value: Any) -> tuple[Any, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmembed.counters import count, counting
 from mmembed.errors import InputError, MediaError
 from mmembed.timers import timing
-from mmembed.workers import LostWorkerError, in_order, lost_workers_told, packed, unpacked
+from mmembed.workers import LostWorkerError, _received, in_order, lost_workers_told, packed, unpacked
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,25 @@ def test_workers_end_with_their_block_though_not_all_was_asked_for():
 
     assert worker != os.getpid()
     assert not is_alive(worker)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("reset by peer"), EOFError(), FileNotFoundError("/tmp/socket")])
+def test_a_worker_that_ends_while_it_hands_over_is_told_in_words(error):
+    def sent():
+        raise error
+        yield
+
+    with pytest.raises(LostWorkerError, match="workers: expected worker processes that live, got one that ended"):
+        next(_received(sent(), copied=False))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_other_errors_of_a_worker_are_not_taken_for_its_end(workers):
+    def missing(number):
+        raise FileNotFoundError(number)
+
+    with pytest.raises(FileNotFoundError), in_order(missing, [1], workers) as values:
+        next(values)
 
 
 @pytest.mark.acceptance
