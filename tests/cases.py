@@ -1,5 +1,6 @@
 """Models, items and pictures that several tests make, also those that run as programs of their own."""
 
+import os
 import re
 from pathlib import Path
 
@@ -41,6 +42,15 @@ def draw(width, height, seed=0):
     """A picture of random pixels, the same for the same size and seed."""
     pixels = np.random.default_rng((seed, width, height)).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return PIL.Image.fromarray(pixels)
+
+
+def is_alive(process):
+    """Whether a process of this number runs."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def small_settings(family, *, prompt=None, pooler=None, regions=None, **backbone):

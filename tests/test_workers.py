@@ -13,6 +13,7 @@ from mmembed.counters import count, counting
 from mmembed.errors import InputError, MediaError
 from mmembed.timers import timing
 from mmembed.workers import LostWorkerError, _received, in_order, lost_workers_told, packed, unpacked
+from tests.cases import is_alive
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,6 @@ def die_at_two(number):
 
 def name_process(number):
     return os.getpid()
-
-
-def is_alive(process):
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

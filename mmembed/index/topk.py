@@ -35,8 +35,9 @@ def top_k(
     Products are summed in float64 and rounded to float32 once, so that equal vectors score equally in whatever
     block they fall, and the result does not depend on ``block_rows``. A screen spares most of these products: small
     ones, which err by less than a bound (:mod:`mmembed.index.products`), show which targets cannot be among the k
-    best, and only the others are scored. It never changes the result. A query with too many targets that are too
-    close to tell is screened in the next finer type, and at last scored against all.
+    best, and only the others are scored. It does not change the result but by the order of a sum in float64. A query
+    with too many targets that are too close to tell is screened in the next finer type, and at last scored against
+    all.
 
     Counts ``score_bytes``: the bytes of all scores computed, two or four each in the screen and eight in float64;
     ``score_bytes_at_once`` are those held together, a block of ``block_rows`` x ``block_rows`` scores at most;

@@ -135,8 +135,8 @@ class Room(Generic[Chunk]):
         self._say(
             "halves",
             f"out of memory at a chunk of {self.cost(chunk):,} tokens: it is cut in halves, and the step goes on; "
-            f"chunks of more than {self.most:,} tokens are cut before they run from here on. The gradient is the same "
-            "but for dropout, which another cut draws anew",
+            f"chunks of more than {self.most:,} tokens are cut before they run from here on. Without dropout "
+            "the gradient is the same; another cut draws dropout anew",
         )
         return True
 

@@ -15,6 +15,7 @@ from mmembed.data.settings import Sampling, Source
 from mmembed.data.tables import write_pairs
 from mmembed.errors import InputError, MediaError
 from mmembed.items import Item, Pair
+from tests.cases import is_alive
 
 
 class Plain:
@@ -43,14 +44,6 @@ class NameProcess(Plain):
         if step == 20:
             raise InputError("step", expected="less than 20", got=step, remedy="stop")
         return os.getpid()
-
-
-def is_alive(process):
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def dataset(folder, preparer=None, **ranks):
