@@ -131,10 +131,13 @@ class Searcher:
         """The ``k`` best items of one query, as :meth:`search_all`."""
         return self.search_all([query], k)[0]
 
-    def search_all(self, queries: Sequence[Item], k: int) -> list[list[Hit]]:
+    def search_all(
+        self, queries: Sequence[Item], k: int, *, batch_tokens: int | None = None, workers: int = 0
+    ) -> list[list[Hit]]:
         """The ``k`` best items of each query, best first; all items where ``k`` is more than there are.
 
-        An item counts by its best vector; among equal scores the earlier vector is first.
+        An item counts by its best vector; among equal scores the earlier vector is first. ``batch_tokens`` and
+        ``workers`` are those of :meth:`Embedder.encode`.
 
         Raises:
             InputError: a query that the model cannot embed, or a ``k`` below 1.
@@ -144,7 +147,7 @@ class Searcher:
         if not queries:
             return []
         with self._one_at_a_time:
-            embedded = self.model.encode(queries, side="query")
+            embedded = self.model.encode(queries, side="query", batch_tokens=batch_tokens, workers=workers)
         vectors = self.index.vectors
         # so many vectors hold at least k items
         enough = min(len(vectors.ids), k * self.index.most_vectors)

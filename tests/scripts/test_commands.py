@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = {
     "scripts/train.py": "--config demo.yaml",
     "scripts/embed.py": "--model runs/demo/final",
+    "scripts/search.py": "--index runs/items",
     "scripts/export.py": "--to st",
     "scripts/app.py": "--index runs/items",
     "scripts/screenshots.py": "make app",
