@@ -34,6 +34,7 @@ The index is a folder of scripts/embed.py:
 def search(options: argparse.Namespace) -> None:
     """Do what the options say; the hits go to the terminal, or as JSON to standard output."""
     # takes seconds, which --help and a wrong option need not wait for
+    from mmembed.models.ahead import usual_workers
     from mmembed.serve.search import Index, Searcher
 
     index = Index(options.index, table=options.table)
@@ -42,9 +43,10 @@ def search(options: argparse.Namespace) -> None:
     searcher = Searcher(open_model(options), index)
     for note in searcher.notes:
         print(f"otherwise than when the index was made: {note}", file=sys.stderr)
+    workers = usual_workers(searcher.model.device) if options.workers is None else options.workers
     found = searcher.search_all(
-        list(asked.values()), options.top, batch_tokens=options.batch_tokens, workers=options.workers or 0
-    )
+        list(asked.values()), options.top, batch_tokens=options.batch_tokens, workers=workers
+    )  # fmt: skip
     for name, hits in zip(asked, found, strict=True):
         if options.json:
             print(json.dumps({"query": name, "hits": [as_json(hit) for hit in hits]}, ensure_ascii=False))
@@ -53,7 +55,7 @@ def search(options: argparse.Namespace) -> None:
 
 
 def queries_of(options: argparse.Namespace) -> "dict[str, Item]":
-    """What is asked, by name: the rows of a table, or one query of what the options give.
+    """What is asked, by name: the rows of a table by their ids, or one query of what the options give by its words.
 
     Raises:
         InputError: nothing is asked, a query besides a table, or a row that cannot be used.
@@ -71,7 +73,8 @@ def queries_of(options: argparse.Namespace) -> "dict[str, Item]":
             query["page"] = options.page
         if options.box:
             query["regions"] = [{"box": box} for box in options.box]
-        return {"query": Item.of(query, options.instruction)}
+        one = Item.of(query, options.instruction)
+        return {in_words(one): one}
     if query:
         raise InputError("--input", expected="a table, or one query", got="both", remedy="leave one out")
     rows = ItemTable(options.input)

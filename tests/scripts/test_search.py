@@ -37,7 +37,7 @@ def test_words_find_what_the_searcher_finds_with_the_model_that_the_index_names(
 
     hits = Searcher.open(str(folder / "model"), folder / "index").search(Item.of("a red circle", "Find it."), 4)
     wanted = [{"id": hit.id, "score": pytest.approx(hit.score, abs=1e-6), "region": hit.region} for hit in hits]
-    assert found(capsys) == [{"query": "query", "hits": wanted}]
+    assert found(capsys) == [{"query": "a red circle", "hits": wanted}]
 
 
 def test_a_table_of_queries_is_asked_in_its_order(folder, tmp_path, capsys):
