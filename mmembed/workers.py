@@ -1,13 +1,16 @@
 """Work done ahead in other processes and handed over in order: the same values for any number of them.
 
 Training prepares its batches so, and encoding its rows. The tensors of a value travel in one piece of shared memory,
-never through a pipe; an InputError leaves a worker as it was; what a worker counts is counted where it was asked.
+never through a pipe; an InputError leaves a worker as it was; what a worker counts is counted where it was asked. Where
+values are drained, a thread takes them while this process is at something else.
 """
 
 import atexit
 import copy
 import re
 import signal
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -27,18 +30,38 @@ V = TypeVar("V")
 
 AHEAD = 2
 """Values that each worker makes before they are asked for: the bound of what is held."""
+DRAIN = "mmembed-drain"
+"""Name of the thread that takes values from workers."""
 _ALIGNED = 64
 """Bytes that each tensor of a piece begins at a multiple of."""
 _LOST = re.compile(r"DataLoader worker \(pid.*|Pin memory thread exited.*", re.DOTALL)
+_NOTHING_CAME = "DataLoader timed out"
+_LOOK_UP = 0.1
+"""Seconds after which a thread to which nothing came looks whether anything is still wanted."""
 
 
 class LostWorkerError(InputError):
     """A worker process was killed, most often for memory."""
 
 
+@dataclass(frozen=True)
+class Drain:
+    """How far a thread takes values out of the workers' shared memory while nobody asks for them.
+
+    For values that are kept for long: what is shared is bounded by :data:`AHEAD` all the same.
+
+    Args:
+        size: of a value; picklable.
+        most: the thread pauses while those that wait are so large together. It takes one where none waits.
+    """
+
+    size: Callable[[Any], int]
+    most: int
+
+
 @contextmanager
 def in_order(
-    make: Callable[[int], T], keys: Sequence[int], workers: int, *, pin: bool = False, copied: bool = False
+    make: Callable[[int], T], keys: Sequence[int], workers: int, *, pin: bool = False, drain: Drain | None = None
 ) -> Iterator[Iterator[T]]:
     """A block with the values of ``make`` for ``keys``, in order; its workers end with it.
 
@@ -49,8 +72,7 @@ def in_order(
         keys: what to make.
         workers: processes that make them; 0 makes each in this process when it is asked for.
         pin: put tensors that come from workers into pinned memory, for a copy to a GPU that nobody waits for.
-        copied: take tensors out of shared memory when they come, for values that are kept for long: the memory that is
-            shared is then bounded by :data:`AHEAD`.
+        drain: have a thread take them; it, too, ends with the block.
 
     Raises:
         InputError: what ``make`` raised, as it was.
@@ -60,7 +82,7 @@ def in_order(
         yield (make(key) for key in keys)
         return
     loader: DataLoader[Any] = DataLoader(
-        _Sending(make),
+        _Sending(make, drain.size if drain else _no_size),
         batch_size=None,
         sampler=keys,
         num_workers=workers,
@@ -69,9 +91,14 @@ def in_order(
         collate_fn=_as_it_is,
         worker_init_fn=_outlive_signals,
         generator=torch.Generator().manual_seed(0),
+        timeout=_LOOK_UP if drain else 0,
     )
     with lost_workers_told(), _ended(iter(loader)) as sent:
-        yield _received(sent, copied)
+        if drain is None:
+            yield _received(partial(_next, sent), len(keys))
+        else:
+            with _drained(sent, len(keys), drain.most) as take:
+                yield _received(take, len(keys))
 
 
 @contextmanager
@@ -112,6 +139,7 @@ class _Sent:
     value: Any
     piece: Tensor
     counted: dict[str, int]
+    size: int = 0
     problem: InputError | None = None
 
     def pin_memory(self) -> "_Sent":
@@ -122,8 +150,8 @@ class _Sent:
 class _Sending(Dataset[_Sent]):
     """Makes values ready to be sent."""
 
-    def __init__(self, make: Callable[[int], Any]) -> None:
-        self.make = make
+    def __init__(self, make: Callable[[int], Any], size: Callable[[Any], int]) -> None:
+        self.make, self.size = make, size
 
     def __getitem__(self, key: int) -> _Sent:
         with counters.counting() as counted:
@@ -131,37 +159,118 @@ class _Sending(Dataset[_Sent]):
                 value, problem = self.make(key), None
             except InputError as error:
                 value, problem = None, error
+        size = 0 if problem else self.size(value)
         value, piece = packed(value)
-        return _Sent(value, piece, dict(counted), problem)
+        return _Sent(value, piece, dict(counted), size, problem)
 
 
-def _received(sent: Iterator[_Sent], copied: bool) -> Iterator[Any]:
+def _no_size(value: object) -> int:
+    return 0
+
+
+def _received(take: Callable[[], _Sent], number: int) -> Iterator[Any]:
     """The values of what comes, or the error of the first that has one; their work is counted here."""
-    while True:
+    for _ in range(number):
         with span("wait"):
-            one = _next(sent)
-        if one is None:
-            return
+            one = take()
         for name, amount in one.counted.items():
             counters.count(name, amount)
         if one.problem is not None:
             raise one.problem
-        yield unpacked(one.value, one.piece.clone() if copied else one.piece)
+        yield unpacked(one.value, one.piece)
 
 
-def _next(sent: Iterator[_Sent]) -> _Sent | None:
-    """What comes next; None at the end.
+def _next(sent: Iterator[_Sent]) -> _Sent:
+    """What comes next.
 
     Raises:
         LostWorkerError: a worker ended while it handed over what it had made.
     """
     try:
-        return next(sent, None)
+        return next(sent)
     except (ConnectionError, EOFError, FileNotFoundError) as error:
         # what a worker itself raised comes with this note
         if str(error).startswith("Caught "):
             raise
         raise _lost(error) from error
+
+
+@contextmanager
+def _drained(sent: Iterator[_Sent], number: int, most: int) -> Iterator[Callable[[], _Sent]]:
+    """A block with what takes the next of those that a thread took before; the thread ends with it."""
+    drained = _Drained(sent, number, most)
+    try:
+        yield drained.take
+    finally:
+        drained.leave()
+
+
+class _Drained:
+    """Takes what comes, or the error in its place, in a thread of this process; see :class:`Drain`.
+
+    The thread neither counts nor measures, and raises nothing: that is for whoever takes.
+    """
+
+    def __init__(self, sent: Iterator[_Sent], number: int, most: int) -> None:
+        self._sent, self._number, self._most = sent, number, most
+        self._came: deque[_Sent | BaseException] = deque()
+        self._size = 0
+        self._wanted = True
+        self._changed = threading.Condition()
+        # a daemon: Python does not wait for it where it exits inside the block
+        self._thread = threading.Thread(target=self._run, name=DRAIN, daemon=True)
+        self._thread.start()
+
+    def take(self) -> _Sent:
+        """The next that came, once it has."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._came)
+            one = self._came.popleft()
+            if isinstance(one, BaseException):
+                raise one
+            self._size -= one.size
+            self._changed.notify()
+            return one
+
+    def leave(self) -> None:
+        """End the thread, whatever it waits for."""
+        # first of all: torch may raise the end of a worker in any line
+        self._wanted = False
+        with self._changed:
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        for _ in range(self._number):
+            one: _Sent | BaseException | None
+            try:
+                one = self._next()
+            except BaseException as error:
+                one = error
+            if one is None:
+                return
+            with self._changed:
+                self._came.append(one)
+                self._changed.notify()
+                if isinstance(one, BaseException):
+                    return
+                self._size += one.size
+                self._changed.wait_for(self._goes_on)
+
+    def _goes_on(self) -> bool:
+        return not self._wanted or not self._came or self._size < self._most
+
+    def _next(self) -> _Sent | None:
+        """What comes next, out of shared memory; None where nothing is wanted any more."""
+        while self._wanted:
+            try:
+                one = _next(self._sent)
+            except RuntimeError as error:
+                if not str(error).startswith(_NOTHING_CAME):
+                    raise
+            else:
+                return replace(one, piece=one.piece.clone())
+        return None
 
 
 def packed(value: Any) -> tuple[Any, Tensor]:

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 from mmembed.counters import count, counting
 from mmembed.errors import InputError, MediaError
 from mmembed.timers import timing
-from mmembed.workers import LostWorkerError, _received, in_order, lost_workers_told, packed, unpacked
+from mmembed.workers import DRAIN, Drain, LostWorkerError, _next, in_order, lost_workers_told, packed, unpacked
 from tests.cases import is_alive
 
 
@@ -60,30 +62,47 @@ def name_process(number):
     return os.getpid()
 
 
+def size(value):
+    return 1
+
+
+def drain_threads():
+    return [thread for thread in threading.enumerate() if thread.name == DRAIN]
+
+
+DRAINS = [None, Drain(size, 0), Drain(size, 3), Drain(size, 10**6)]
+
+
+@pytest.mark.parametrize("drain", DRAINS)
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_values_come_in_order_and_are_what_was_made(workers):
-    with in_order(make, range(1, 6), workers) as values:
+def test_values_come_in_order_and_are_what_was_made(workers, drain):
+    with in_order(make, range(1, 6), workers, drain=drain) as values:
         found = list(values)
 
     assert [value.number for value in found] == [1, 2, 3, 4, 5]
     assert all(equal(value, make(value.number)) for value in found)
 
 
+@pytest.mark.parametrize("drain", DRAINS)
 @pytest.mark.parametrize("workers", [0, 1])
-def test_work_is_counted_where_it_was_asked_for(workers):
-    with counting() as counted, in_order(make, range(1, 4), workers) as values:
-        list(values)
+def test_work_is_counted_where_and_when_it_was_asked_for(workers, drain):
+    with in_order(make, range(1, 5), workers, drain=drain) as values:
+        with counting() as first:
+            next(values)
+        with counting() as others:
+            list(values)
 
-    assert counted == {"values_made": 3, "tensors_made": 12}
+    assert first == {"values_made": 1, "tensors_made": 4}
+    assert others == {"values_made": 3, "tensors_made": 12}
 
 
-@pytest.mark.parametrize("copied", [False, True])
-def test_the_tensors_of_a_value_come_in_one_piece_of_shared_memory(copied):
-    with in_order(make, [7], 1, copied=copied) as values:
+@pytest.mark.parametrize("drain", [None, Drain(size, 1)])
+def test_the_tensors_of_a_value_come_in_one_piece_of_shared_memory_unless_they_are_drained(drain):
+    with in_order(make, [7], 1, drain=drain) as values:
         (value,) = values
 
     tensors = [*value.tensors[:2], value.by_name["bytes"][0]]
-    assert {tensor.is_shared() for tensor in tensors} == {not copied}
+    assert {tensor.is_shared() for tensor in tensors} == {drain is None}
     assert len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == 1
 
 
@@ -107,9 +126,10 @@ def test_what_holds_no_tensor_is_packed_as_itself():
     assert piece.nbytes == 0
 
 
+@pytest.mark.parametrize("drain", DRAINS)
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_input_error_leaves_a_worker_as_it_was(workers):
-    with in_order(refuse_two, range(5), workers) as values:
+def test_an_input_error_leaves_a_worker_as_it_was(workers, drain):
+    with in_order(refuse_two, range(5), workers, drain=drain) as values:
         assert [next(values), next(values)] == [0, 1]
         with pytest.raises(MediaError) as caught:
             next(values)
@@ -117,11 +137,13 @@ def test_an_input_error_leaves_a_worker_as_it_was(workers):
     assert str(caught.value) == "clip.mp4: expected a video, got noise; fetch it again"
 
 
-def test_a_killed_worker_is_told_in_words_wherever_its_end_is_noticed():
+@pytest.mark.parametrize("drain", DRAINS)
+def test_a_killed_worker_is_told_in_words_wherever_its_end_is_noticed(drain):
     told = "workers: expected worker processes that live, got one that ended"
 
-    with pytest.raises(LostWorkerError, match=told), in_order(die_at_two, range(5), 1) as values:
+    with pytest.raises(LostWorkerError, match=told), in_order(die_at_two, range(5), 1, drain=drain) as values:
         list(values)
+    assert drain_threads() == []
 
 
 def test_other_errors_are_not_taken_for_a_lost_worker():
@@ -129,13 +151,16 @@ def test_other_errors_are_not_taken_for_a_lost_worker():
         raise RuntimeError("out of paper")
 
 
-def test_workers_end_with_their_block_though_not_all_was_asked_for():
-    with pytest.raises(KeyboardInterrupt), in_order(name_process, range(100), 1) as values:
+@pytest.mark.parametrize("drain", DRAINS)
+def test_workers_end_with_their_block_though_not_all_was_asked_for(drain):
+    with pytest.raises(KeyboardInterrupt), in_order(name_process, range(100), 1, drain=drain) as values:
         worker = next(values)
+        assert len(drain_threads()) == (drain is not None)
         raise KeyboardInterrupt
 
     assert worker != os.getpid()
     assert not is_alive(worker)
+    assert drain_threads() == []
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError("reset by peer"), EOFError(), FileNotFoundError("/tmp/socket")])
@@ -145,20 +170,22 @@ def test_a_worker_that_ends_while_it_hands_over_is_told_in_words(error):
         yield
 
     with pytest.raises(LostWorkerError, match="workers: expected worker processes that live, got one that ended"):
-        next(_received(sent(), copied=False))
+        _next(sent())
 
 
+@pytest.mark.parametrize("drain", [None, Drain(size, 1)])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_other_errors_of_a_worker_are_not_taken_for_its_end(workers):
+def test_other_errors_of_a_worker_are_not_taken_for_its_end(workers, drain):
     def missing(number):
         raise FileNotFoundError(number)
 
-    with pytest.raises(FileNotFoundError), in_order(missing, [1], workers) as values:
+    with pytest.raises(FileNotFoundError), in_order(missing, [1], workers, drain=drain) as values:
         next(values)
 
 
 @pytest.mark.acceptance
-def test_a_worker_that_is_still_at_work_ends_with_its_block_too(tmp_path):
+@pytest.mark.parametrize("drain", [None, Drain(size, 1)])
+def test_a_worker_that_is_still_at_work_ends_with_its_block_too(tmp_path, drain):
     begun = tmp_path / "begun"
 
     def hang(number):
@@ -167,35 +194,55 @@ def test_a_worker_that_is_still_at_work_ends_with_its_block_too(tmp_path):
             time.sleep(600)
         return os.getpid()
 
-    with pytest.raises(KeyboardInterrupt), in_order(hang, range(2), 1) as values:
+    with pytest.raises(KeyboardInterrupt), in_order(hang, range(2), 1, drain=drain) as values:
         worker = next(values)
         while not begun.exists():
             time.sleep(0.01)
         raise KeyboardInterrupt
 
     assert not is_alive(worker)
+    assert drain_threads() == []
 
 
-def test_values_are_made_before_they_are_asked_for(tmp_path):
+def test_a_value_that_takes_long_is_waited_for(monkeypatch):
+    monkeypatch.setattr("mmembed.workers._LOOK_UP", 0.01)
+
+    def slow(number):
+        time.sleep(0.2)
+        return number
+
+    with in_order(slow, range(3), 1, drain=Drain(size, 1)) as values:
+        assert list(values) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("drain", "ahead"),
+    [(None, 2), (Drain(size, 0), 3), (Drain(size, 1), 3), (Drain(size, 5), 7), (Drain(partial(pow, 2), 2**6), 8)],
+)
+def test_values_are_made_before_they_are_asked_for(tmp_path, drain, ahead):
+    """Two by the worker, and those that a thread takes: until their sizes, at last powers of two, reach the bound."""
+
     def write(number):
         (tmp_path / str(number)).touch()
         return number
 
-    with in_order(write, range(100), 1) as values:
+    with in_order(write, range(100), 1, drain=drain) as values:
         first = next(values)
         # the worker goes on while nobody asks
         for _ in range(3000):
-            if (tmp_path / "2").exists():
+            if (tmp_path / str(ahead)).exists():
                 break
             time.sleep(0.01)
-        made = sorted(path.name for path in tmp_path.iterdir())
+        time.sleep(0.1)
+        made = sorted((path.name for path in tmp_path.iterdir()), key=int)
 
     assert first == 0
-    assert made == ["0", "1", "2"]
+    assert made == [str(number) for number in range(ahead + 1)]
 
 
-def test_the_time_that_nothing_came_is_measured():
-    with timing() as seconds, in_order(make, range(1, 3), 1) as values:
+@pytest.mark.parametrize("drain", [None, Drain(size, 1)])
+def test_the_time_that_nothing_came_is_measured(drain):
+    with timing() as seconds, in_order(make, range(1, 3), 1, drain=drain) as values:
         list(values)
 
     assert list(seconds) == ["wait"]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -12,7 +13,7 @@ from mmembed.items import Item
 from mmembed.models.sequence import Row
 from mmembed.models.settings import Side
 from mmembed.timers import span
-from mmembed.workers import in_order
+from mmembed.workers import Drain, in_order
 
 MOST_WORKERS = 8
 """Where the number is left to us: more seldom help, and each holds rows."""
@@ -20,6 +21,8 @@ MOST_ROWS, LEAST_ROWS = 8, 4
 """Rows that travel together, at most and, where there are more, at least."""
 GROUPS_A_WORKER = 4
 """Groups are cut smaller until every worker has so many: uneven ones then even out."""
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+"""Quota and period in microseconds where a container is held to some cores' worth of time (Linux, cgroup 2)."""
 
 Numbered = Sequence[tuple[int, Item]]
 """Items and the numbers that errors call them by."""
@@ -48,18 +51,21 @@ class _Groups:
 
 @contextmanager
 def rows_ahead(
-    preprocess: Callable[[Item, Side], Row], numbered: Numbered, side: Side, workers: int = 0
+    preprocess: Callable[[Item, Side], Row], numbered: Numbered, side: Side, workers: int = 0, tokens: int = 0
 ) -> Iterator[Iterator[Row]]:
     """A block with the rows of items, in order; the workers end with it.
 
-    The rows do not depend on the number of workers, and neither do the counters. Each worker is at most two groups of
-    eight rows ahead of what was asked for; few items start fewer workers.
+    The rows do not depend on the number of workers, and neither do the counters. While nobody asks for rows, a thread
+    takes them from the workers, each of which is at most two groups of eight rows further; few items start fewer
+    workers.
 
     Args:
         preprocess: of the backbone; a process keeps media by itself (:meth:`Embedder.cache_media`).
         numbered: items and what errors call them.
         side: which side they are on.
-        workers: most processes that prepare rows; 0 prepares each row in this process when it is asked for.
+        workers: most processes that prepare rows; 0 prepares each row in this process when it is asked for, without a
+            thread.
+        tokens: of the rows that wait to be asked for; the group that reaches them is the last.
 
     Raises:
         InputError: an item that cannot be used, ``item N``; or a negative number of workers.
@@ -70,7 +76,7 @@ def rows_ahead(
     used = min(workers, len(numbered) // LEAST_ROWS)
     size = _group_size(len(numbered), used)
     groups = _Groups(preprocess, numbered, side, size)
-    with in_order(groups, range(-(-len(numbered) // size)), used, copied=True) as made:
+    with in_order(groups, range(-(-len(numbered) // size)), used, drain=Drain(_tokens, tokens)) as made:
         yield (row for group in made for row in group)
 
 
@@ -86,9 +92,25 @@ def usual_workers(device: torch.device | str, processes: int = 1) -> int:
     """
     if torch.device(device).type == "cpu":
         return 0
-    # those that this process may use: a container or a scheduler gives it fewer than there are
+    return min(MOST_WORKERS, usable_cores() // processes)
+
+
+def usable_cores(quota: Path = CPU_MAX) -> int:
+    """How many cores this process may use whole: a container or a scheduler gives it fewer than there are.
+
+    Args:
+        quota: the file with a container's quota; without one, or with the word ``max`` in it, there is none.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST_WORKERS, cores // processes)
+    try:
+        time, period = quota.read_text().split()
+        return min(cores, max(1, int(time) // int(period)))
+    except (OSError, ValueError):
+        return cores
+
+
+def _tokens(rows: list[Row]) -> int:
+    return sum(map(len, rows))
 
 
 def _group_size(rows: int, workers: int) -> int:

@@ -1,8 +1,6 @@
 """The Embedder: items in, unit vectors out; the same object trains, evaluates and ships."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -17,8 +15,8 @@ from mmembed.items import Item, ItemLike
 from mmembed.models.adapters import add_lora, merge_adapter, save_adapter
 from mmembed.models.ahead import rows_ahead
 from mmembed.models.backbone import Backbone
-from mmembed.models.chunks import plan_chunks
 from mmembed.models.compiled import compile_layers
+from mmembed.models.encoding import SHARED_BYTES, WINDOW_CHUNKS, Encoding, usual_tokens
 from mmembed.models.features import SharedFeatures
 from mmembed.models.last_layer import check_last_layer, why_at_all_tokens
 from mmembed.models.media_cache import MediaCache
@@ -35,23 +33,11 @@ from mmembed.models.saved import (
     save_part,
     weights_of,
 )
-from mmembed.models.sequence import Batch, Features, Row, collate
+from mmembed.models.sequence import Batch, Features, Row
 from mmembed.models.settings import EmbedderSettings, Side
 from mmembed.progress import track
 from mmembed.settings import check_types, dump_yaml
 from mmembed.timers import span
-
-# rows are prepared and sorted in windows of so many chunks: enough to sort well, little enough to hold
-WINDOW_CHUNKS = 16
-MAX_STRETCH = 4
-"""A window grows to so many times its size while its rows show the same media."""
-GPU_TOKENS, CPU_TOKENS = 16384, 2048
-SHARED_BYTES = 256 << 20
-"""Features that a call of encode keeps for media of the windows before."""
-MAX_PADDING = 0.2
-"""Largest share of a chunk that is padding when encoding."""
-MAX_PACKED_PADDING = 0.75
-"""The same of rows that pass packed, for which only keys and values of the last layer are laid side by side."""
 
 
 class Embedder(nn.Module):
@@ -186,20 +172,17 @@ class Embedder(nn.Module):
         single = isinstance(items, str | Item | Mapping) or not isinstance(items, Sequence)
         given: Sequence[Any] = [items] if single else items  # type: ignore[assignment]
         made = [self._item(i, value, instruction) for i, value in enumerate(given)]
-        budget = batch_tokens or (GPU_TOKENS if self.device.type == "cuda" else CPU_TOKENS)
-        shared_bytes = SHARED_BYTES if self.settings.speed.deduplicate else 0
-        features = SharedFeatures(self.vision, only=(), max_bytes=shared_bytes)
+        budget = batch_tokens or usual_tokens(self.device)
+        window, speed = budget * WINDOW_CHUNKS, self.settings.speed
+        features = SharedFeatures(self.vision, only=(), max_bytes=SHARED_BYTES if speed.deduplicate else 0)
+        encoding = Encoding(self, features, self.backbone.packs, speed, self.device, budget, window)
         was_training = self.training
         self.eval()
         out = torch.empty(len(made), self.width)
-        known: dict[str, int] = {}
-        numbered: Iterable[tuple[int, Item]] = enumerate(made)
-        if progress:
-            numbered = track(numbered, "encode", total=len(made))
         try:
-            with rows_ahead(self.backbone.preprocessor, list(enumerate(made)), side, workers) as rows:
-                for window in self._windows(numbered, rows, budget * WINDOW_CHUNKS):
-                    self._encode_window(window, budget, out, features, known)
+            with rows_ahead(self.backbone.preprocessor, list(enumerate(made)), side, workers, window) as rows:
+                checked: Iterable[Row] = (self._checked(i, row) for i, row in enumerate(rows))
+                encoding.write(track(checked, "encode", total=len(made)) if progress else checked, out)
         finally:
             self.train(was_training)
         return out
@@ -333,75 +316,6 @@ class Embedder(nn.Module):
             return row
         except InputError as error:
             raise error.within(f"item {i}") from error
-
-    def _windows(
-        self, numbered: Iterable[tuple[int, Item]], rows: Iterator[Row], tokens: int
-    ) -> Iterator[list[tuple[int, Row]]]:
-        window: list[tuple[int, Row]] = []
-        held, last = 0, set[str]()
-        for i, _ in numbered:
-            row = self._checked(i, next(rows))
-            media = {medium.fingerprint for medium in row.media}
-            # rows about one picture stay together, or it would pass the tower again; but not for ever
-            if held >= tokens * (1 if media.isdisjoint(last) else MAX_STRETCH):
-                yield window
-                window, held = [], 0
-            window.append((i, row))
-            held, last = held + len(row), media
-        if window:
-            yield window
-
-    def _encode_window(
-        self, window: list[tuple[int, Row]], batch_tokens: int, out: Tensor, features: SharedFeatures,
-        known: dict[str, int],
-    ) -> None:  # fmt: skip
-        """Encode each distinct row and medium once, and write a row's vector to every place it stands at.
-
-        Args:
-            window: rows and their places in ``out``.
-            batch_tokens: most tokens of a chunk.
-            out: where the vectors go.
-            features: of media.
-            known: a place of each row of the windows before, by its name; this window's are added.
-        """
-        speed = self.settings.speed
-        places: dict[str, list[int]] = {}
-        distinct: dict[str, Row] = {}
-        for i, row in window:
-            name = row.fingerprint if speed.deduplicate else str(i)
-            if name in known:
-                out[i] = out[known[name]]
-                continue
-            places.setdefault(name, []).append(i)
-            distinct[name] = row if speed.deduplicate else _told_apart(row, i)
-        if not distinct:
-            return
-        known |= {name: at[0] for name, at in places.items()}
-        names = list(distinct)
-        lengths = [len(distinct[name]) for name in names]
-        seen = Counter(medium.fingerprint for row in distinct.values() for medium in row.media)
-        features.expect({name for name, times in seen.items() if times > 1})
-        with self._arithmetic():
-            packed = self.backbone.packs(max(lengths))
-            max_padding = (MAX_PACKED_PADDING if packed else MAX_PADDING) if speed.sort else None
-            for chunk in plan_chunks(
-                lengths, max_tokens=batch_tokens, max_padding=max_padding, sort=speed.sort, packed=packed
-            ):
-                batch = collate([distinct[names[i]] for i in chunk]).to(self.device)
-                for i, vector in zip(chunk, self(batch, features.of(batch)).cpu(), strict=True):
-                    out[places[names[i]]] = vector
-
-    def _arithmetic(self) -> AbstractContextManager[Any]:
-        """The autocast that the settings ask for when encoding; else what is on already stays."""
-        if self.settings.speed.autocast is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
-
-
-def _told_apart(row: Row, number: int) -> Row:
-    """The row with media that equal no others, so that each is embedded by itself."""
-    media = (replace(medium, fingerprint=f"{medium.fingerprint}/{number}/{j}") for j, medium in enumerate(row.media))
-    return replace(row, media=tuple(media))
 
 
 def _check_side(side: str) -> None:
