@@ -2,18 +2,20 @@
 
 import argparse
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mmembed.evaluation.benchmark import Task
+from mmembed.errors import InputError, nearest
 from mmembed.items import JOINS
 
 if TYPE_CHECKING:
     from mmembed import Embedder
+    from mmembed.evaluation.benchmark import Task
     from mmembed.evaluation.crew import Crew
     from mmembed.index.embedding_cache import EmbeddingCache
     from mmembed.processes import Processes
@@ -33,8 +35,49 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None
     model.add_argument("--num-crops", type=int, metavar="N", help="most crops of a picture, of Phi-3.5-V alone")
     model.add_argument("--batch-tokens", type=int, metavar="N", help="of a batch (default: 16384, on a CPU 2048)")
     model.add_argument(
-        "--workers", type=int, metavar="N", help="processes that decode (default: on a GPU one a core, up to 8; else 0)"
-    )
+        "--workers", type=int, metavar="N",
+        help="processes that decode and tokenize while the model computes; the vectors are the same for any number "
+        "(default: on a GPU one for each core, up to 8; on a CPU, whose cores the model needs, 0)",
+    )  # fmt: skip
+    add_speed(model)
+
+
+def add_speed(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+    """The option that says what is computed faster."""
+    parser.add_argument(
+        "--speed", action="append", default=[], metavar="NAME=VALUE",
+        help="compute something faster, or not: last_layer=all, autocast=bfloat16, compile=true, packing=off, "
+        "sort=false, deduplicate=false, ...; may be repeated (docs/speed.md says what each does to the vectors)",
+    )  # fmt: skip
+
+
+def speed_of(given: Sequence[str]) -> dict[str, Any]:
+    """What ``--speed`` says, by name: :class:`mmembed.models.settings.Speed`.
+
+    Raises:
+        InputError: a word without ``=``, a setting that there is not, or a value that it does not take.
+    """
+    from mmembed.models.settings import Speed
+    from mmembed.settings import check_types, parse_yaml
+
+    known = typing.get_type_hints(Speed)
+    made: dict[str, Any] = {}
+    for word in given:
+        name, sign, text = word.partition("=")
+        if name not in known:
+            raise InputError(
+                "--speed", expected="NAME=VALUE of a known NAME", got=f"'{word}'", remedy=nearest(name, known)
+            )
+        if not sign:
+            raise InputError("--speed", expected="NAME=VALUE", got=f"'{word}'", remedy=f"write {name}=VALUE")
+        value = parse_yaml(text, f"--speed {name}")
+        # on and off are words of packing, and true and false in YAML
+        made[name] = text if isinstance(value, bool) and known[name] is not bool else value
+    try:
+        check_types(Speed(**made))
+    except InputError as error:
+        raise error.within("--speed") from None
+    return made
 
 
 def add_cache(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
@@ -72,7 +115,7 @@ class Opened(NamedTuple):
 
 
 @contextmanager
-def opened(options: argparse.Namespace, rows: Iterable[Task]) -> Iterator[Opened]:
+def opened(options: argparse.Namespace, rows: "Iterable[Task]") -> Iterator[Opened]:
     """The model that the options name, on every process, as some rows want its vectors.
 
     Where one of them averages vectors before they are scaled (the join of E5-V), the model gives all as they are, and
@@ -106,5 +149,5 @@ def open_model(options: argparse.Namespace) -> "Embedder":
     overrides = {name: value for name, value in chosen.items() if value is not None}
     return Embedder.from_pretrained(
         options.model, adapter=options.adapter, profile=options.profile, pooler_weights=options.pooler_weights,
-        **overrides,
+        speed=speed_of(options.speed), **overrides,
     )  # fmt: skip

@@ -12,6 +12,9 @@ from tempfile import TemporaryDirectory
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from eval.opened import add_speed, speed_of
 from mmembed.errors import InputError
 
 EXAMPLE = """\
@@ -39,7 +42,7 @@ def serve(options: argparse.Namespace) -> None:
     instructions = {} if options.instructions is None else read_instructions(options.instructions)
     searcher = Searcher.open(
         options.model, options.index, table=options.table, profile=options.profile, adapter=options.adapter,
-        device=options.device, **overrides,
+        device=options.device, speed=speed_of(options.speed), **overrides,
     )  # fmt: skip
     from mmembed.serve.page import Page
 
@@ -59,8 +62,8 @@ def serve(options: argparse.Namespace) -> None:
             page.blocks.close(verbose=False)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 is success, 2 something in the input."""
+def make_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -71,14 +74,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", metavar="NAME", help="how a released checkpoint embeds, e.g. vlm2vec")
     parser.add_argument("--adapter", metavar="DIR_OR_ID", help="LoRA or DoRA to load onto it")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as the model was saved")
+    add_speed(parser)
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument(
         "--host", default="127.0.0.1", help="0.0.0.0 lets others in your network look (default: %(default)s)"
     )
     parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
     parser.add_argument("--share", action="store_true", help="also by a public address of gradio's, over the internet")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 is success, 2 something in the input."""
     try:
-        serve(parser.parse_args(argv))
+        serve(make_parser().parse_args(argv))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -8,6 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from eval.opened import add_model, open_model
 from mmembed.data.tables import ItemTable
 from mmembed.errors import InputError
 from mmembed.files import file_fingerprint, fingerprint
@@ -32,7 +35,6 @@ def check_ids(table: ItemTable) -> None:
 def embed(options: argparse.Namespace) -> str:
     """Do what the options say; what there is to say about it."""
     # takes seconds, which --help and a wrong option need not wait for
-    from mmembed import Embedder
     from mmembed.index.embedding_store import EmbeddingStore, fill
     from mmembed.index.region_rows import RegionRows
     from mmembed.models.ahead import usual_workers
@@ -40,11 +42,7 @@ def embed(options: argparse.Namespace) -> str:
     table = ItemTable(options.input)
     check_ids(table)
     rows = RegionRows(table, instruction=options.region_instruction) if options.regions else table
-    overrides = {} if options.dtype is None else {"dtype": options.dtype}
-    model = Embedder.from_pretrained(
-        options.model, adapter=options.adapter, profile=options.profile, pooler_weights=options.pooler_weights,
-        **overrides,
-    )  # fmt: skip
+    model = open_model(options)
     starts = rows.starts if isinstance(rows, RegionRows) else None
     store = EmbeddingStore(
         options.output, origin_of(model, table, len(rows), options), starts=starts, overwrite=options.overwrite
@@ -83,17 +81,12 @@ def origin_of(model: "Embedder", table: ItemTable, rows: int, options: argparse.
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 is success, 2 something in the input."""
+def make_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
-    parser.add_argument("--model", required=True, metavar="DIR_OR_ID", help="a run's final/, or a Hub id")
+    add_model(parser)
     parser.add_argument("--input", type=Path, required=True, metavar="TABLE", help='.jsonl or .parquet of {"id": ...}')
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of shards and manifest.json")
-    parser.add_argument("--profile", metavar="NAME", help="how a released checkpoint embeds, e.g. vlm2vec")
-    parser.add_argument("--adapter", metavar="DIR_OR_ID", help="LoRA or DoRA to load onto it")
-    parser.add_argument(
-        "--pooler-weights", type=Path, metavar="FILE", help="a released mapping network, e.g. SEARLE_ViT-B32.pt"
-    )
     parser.add_argument("--instruction", metavar="WORDS", help="for items that bring none")
     parser.add_argument("--side", choices=("query", "target"), default="target", help="default: target")
     parser.add_argument(
@@ -103,11 +96,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--region-instruction", metavar="WORDS", help="of those with a region, in place of their own")
     parser.add_argument("--overwrite", action="store_true", help="replace the embeddings of another model or input")
     parser.add_argument("--shard-rows", type=int, default=4096, metavar="N", help="rows of a shard (default: 4096)")
-    parser.add_argument("--batch-tokens", type=int, metavar="N", help="of a batch (default: 16384, on a CPU 2048)")
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes that decode (default: on a GPU one a core, up to 8; else 0)"
-    )
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as the model was saved")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 is success, 2 something in the input."""
+    parser = make_parser()
     options = parser.parse_args(argv)
     if options.region_instruction is not None and not options.regions:
         parser.error("--region-instruction goes with --regions")
