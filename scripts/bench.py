@@ -1,16 +1,19 @@
 """Time encoding, training, ranking and the data pipeline against the plain way to the same numbers, as ratios.
 
 Both ways must give the same numbers before they are timed, and then take turns, so that a busy machine slows both. Each
-result has the medians and ranges of seconds and ratios, the peak memory, counters of the work done, a breakdown of the
-time, and the useful arithmetic as a share of what a matrix product reaches in the same run.
+result has the medians and ranges of seconds and ratios, the memory, counters of the work done, a breakdown of the time,
+and the useful arithmetic as a share of what a matrix product reaches in the same run. A workload whose numbers differ
+is not timed: its result says so, and the others go on.
 """
 
 import argparse
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +42,13 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
     """Measure what the options ask for; the files are written after each workload.
 
     Raises:
-        InputError: an unknown workload, a size for a GPU without one, or ways that do not agree.
+        InputError: an unknown workload, a size for a GPU without one, or a file that cannot be written.
     """
     size = SIZES[options.size]
     names = chosen(options.workloads, size.left_out)
+    for option, path in (("--output", options.output), ("--page", options.page)):
+        if path is not None:
+            check_writable(option, path)
     # takes seconds, which --help need not wait for
     import torch
 
@@ -50,13 +56,15 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
     from scripts.benchmark.bench import Bench
     from scripts.benchmark.flops import ceiling
     from scripts.benchmark.machine import machine
-    from scripts.benchmark.measuring import Conditions, add_use, measure
+    from scripts.benchmark.measuring import Conditions, add_use, attempt
+    from scripts.benchmark.memory import release
     from scripts.benchmark.page import results_page
 
     device = device_for(size, options)
-    under = Conditions(options.rounds, size.tolerance, device)
+    under = Conditions(options.rounds, size.tolerance, size.gradient_tolerance, device)
     found: dict[str, Any] = {
         "machine": machine(device), "size": options.size, "rounds": options.rounds, "tolerance": size.tolerance,
+        "gradient_tolerance": size.gradient_tolerance,
         "date": datetime.now(UTC).date().isoformat(), "ceiling": 0.0, "results": [],
     }  # fmt: skip
     for name in with_time_left(names):
@@ -64,7 +72,8 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
         found["ceiling"] = max(found["ceiling"], ceiling(getattr(torch, size.dtype), device, size.squares))
         # ours rounds no convolution on a GPU, and the plain way must not either to be equal
         with whole_convolutions():
-            found["results"].append(measure(name, WORKLOADS[name].make(Bench(size, device)), under))
+            found["results"].append(attempt(name, partial(WORKLOADS[name].make, Bench(size, device)), under))
+        release()
         add_use(found["results"], found["ceiling"])
         write_json(options.output, found)
         if options.page is not None:
@@ -82,11 +91,30 @@ def device_for(size: Size, options: argparse.Namespace) -> "torch.device":
 
     kind = options.device or ("cuda" if size.gpu else "cpu")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            f"--size {options.size}", expected="a GPU", got="none that torch can use",
-            remedy="take --size mid here, or ask for --device cpu, which takes hours and 30 GB",
-        )  # fmt: skip
+        where, remedy = "--device cuda", "leave it out"
+        if options.device is None:
+            where = f"--size {options.size}"
+            remedy = "take --size mid here, or ask for --device cpu, which takes hours and 30 GB"
+        raise InputError(where, expected="a GPU", got="none that torch can use", remedy=remedy)
     return torch.device(kind)
+
+
+def check_writable(option: str, path: Path) -> None:
+    """Refuse a file that could not be written in the end.
+
+    Raises:
+        InputError: it is a folder, or its folder cannot be made or written.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{option} {path}", expected="a file that can be written", got=error, remedy="name another place"
+        ) from error
 
 
 def with_time_left(names: Sequence[str]) -> Iterator[str]:
@@ -101,8 +129,13 @@ def with_time_left(names: Sequence[str]) -> Iterator[str]:
 
 def list_workloads() -> None:
     """Say what there is, and what is required of it."""
+    from scripts.benchmark.tables import rounded
+
     for name, entry in WORKLOADS.items():
-        bounds = [f"{'>=' if one.at_least else '<='} {one.bound:g} ({one.words})" for one in entry.required]
+        bounds = [
+            f"at {one.size or 'every size'} {'>=' if one.at_least else '<='} {rounded(one.bound)} ({one.words})"
+            for one in entry.required
+        ]
         print(f"{name:24}{entry.what}" + (f"; required {', '.join(bounds)}" if bounds else ""))
 
 
@@ -122,7 +155,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 is success, 2 something in the input, or outcomes that differ."""
+    """Run the command; 0 is success, 2 something in the input, or a workload that failed."""
     read = parser()
     options = read.parse_args(argv)
     if options.list:
@@ -142,7 +175,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from scripts.benchmark.tables import results_table
 
     Console(width=None if sys.stdout.isatty() else 110).print(results_table(found["results"]))
-    return 0
+    failed = [result for result in found["results"] if result["error"]]
+    for result in failed:
+        print(f"{result['workload']} failed: {result['error']}", file=sys.stderr)
+    return 2 if failed else 0
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ class Required:
         at_least: whether the number must reach the bound, else stay at or below it.
         words: what the number is.
         aim: a better value that is aimed at.
+        size: the size at which it is asked; None is every size.
     """
 
     of: str
@@ -29,6 +30,7 @@ class Required:
     at_least: bool = True
     words: str = "plain / ours"
     aim: float | None = None
+    size: str | None = "mid"
 
     def found(self, result: Mapping[str, Any]) -> float | None:
         """The number in a result; None where it was not measured."""
@@ -37,10 +39,10 @@ class Required:
             value = (value or {}).get(key)
         return value
 
-    def met(self, result: Mapping[str, Any]) -> bool | None:
-        """Whether the bound is kept; None where the number was not measured."""
+    def met(self, result: Mapping[str, Any], size: str) -> bool | None:
+        """Whether the bound is kept; None where the number was not measured, or at another size."""
         found = self.found(result)
-        if found is None:
+        if found is None or self.size not in (None, size):
             return None
         return found >= self.bound if self.at_least else found <= self.bound
 
@@ -67,42 +69,70 @@ class Entry:
 
 
 _SAME = Required("facts.difference_to_off", 2e-6, at_least=False, words="embeddings moved by all options together")
-_BYTES = Required("facts.share_of_full_matrix", 1 / 8, at_least=False, words="bytes of scores / full matrix")
+_BYTES = Required("facts.share_of_full_matrix", 1 / 8, at_least=False, words="bytes of scores / full matrix", size=None)
 _WAIT = Required("facts.share_waited", 0.05, at_least=False, words="share of the time spent waiting for data")
+_BLOCKS = Required(
+    "counters.score_bytes_at_once", 2**26, at_least=False, words="bytes of scores held at once", size=None
+)
+_RISE = Required("rise_mb", 256, at_least=False, words="MiB of memory beside the vectors")
+_ENCODING = Required("mfu", 0.55, words="share of the ceiling", size="2b")
+_TRAINING = Required("mfu", 0.45, words="share of the ceiling", size="2b")
 
 WORKLOADS = {
     "encode_images": Entry(
-        "encoding:images", "encode distinct pictures of one size", (Required("ratio", 1.2),)
+        "encoding:images", "encode distinct pictures of one size", (Required("ratio", 1.2), _ENCODING)
     ),
     "encode_texts": Entry("encoding:texts", "encode distinct texts of 4 to 64 words"),
     "encode_mixed": Entry(
         "encoding:mixed", "encode texts, pictures of many sizes, clips and pages, 30% of them duplicates; plain "
-        "computes logits at all positions", (Required("ratio", 2.5), _SAME),
+        "computes logits at all positions", (Required("ratio", 2.5), _SAME, _ENCODING),
     ),
-    "encode_questions": Entry("encoding:questions", "encode four questions to each picture"),
-    "train_demo": Entry("training:demo", "a step of the demo's model on its pictures"),
+    "encode_questions": Entry("encoding:questions", "encode pictures with a question, four questions to each picture"),
+    "train_demo": Entry(
+        "training:demo", "training step of the demo's recipe: its small model, short texts and pictures of 28 pixels; "
+        "plain is one batch",
+    ),
     "train_lora": Entry(
-        "training:lora", "a step of LoRA with a frozen tower, rows of equal lengths; plain is cached gradients",
-        (Required("ratio", 1.4, aim=2.0),),
+        "training:lora", "training step of LoRA with a frozen tower, texts and pictures of equally many tokens; plain "
+        "is cached gradients", (Required("ratio", 1.4, aim=2.0), _TRAINING),
     ),
     "train_lora_mixed": Entry(
-        "training:lora_mixed", "the same with the targets of encode_mixed", (Required("ratio", 2.0, aim=3.0),)
+        "training:lora_mixed", "training step of LoRA with a frozen tower, texts of many lengths and the inputs of "
+        "encode_mixed; plain is cached gradients", (Required("ratio", 2.0, aim=3.0),),
     ),
-    "train_full": Entry("training:full", "the same of full fine-tuning"),
-    "train_whole": Entry("training:whole", "a step of full fine-tuning; plain is one batch without cached gradients"),
-    "train_chunks": Entry("training:chunks", "a step of full fine-tuning in chunks of so many rows as plain's"),
-    "train_chunks_recomputed": Entry("training:recomputed", "the same, no graph kept between the two passes"),
-    "evaluate": Entry("evaluating:task", "evaluate a retrieval task: embed, rank, score"),
+    "train_full": Entry(
+        "training:full", "training step of all weights, texts and pictures of equally many tokens; plain is cached "
+        "gradients", (_TRAINING,),
+    ),
+    "train_whole": Entry(
+        "training:whole", "training step of all weights, texts of 4 to 64 words and pictures; plain is one batch "
+        "without cached gradients",
+    ),
+    "train_chunks": Entry(
+        "training:chunks", "training step of all weights, texts of 4 to 64 words and pictures; ours in chunks of as "
+        "many rows as plain's cached gradients",
+    ),
+    "train_chunks_recomputed": Entry(
+        "training:recomputed", "training step of all weights, texts of 4 to 64 words and pictures; ours in chunks of "
+        "as many rows as plain's cached gradients, each computed twice as there",
+    ),
+    "evaluate": Entry("evaluating:task", "evaluate a retrieval task, texts to pictures: embed, rank, score"),
     "loss": Entry("ranking:loss", "contrastive loss and its gradient; plain holds the full matrix", (_BYTES,)),
-    "rank_gallery": Entry("ranking:gallery", "top-50 of a gallery; plain holds every score at once"),
+    "rank_gallery": Entry("ranking:gallery", "exact top-50 of a gallery; plain holds every score at once"),
     "rank_million": Entry(
-        "ranking:million", "exact top-100 of a large gallery; plain is faiss IndexFlatIP", (Required("ratio", 1.0),)
+        "ranking:million", "exact top-100 of a large gallery; plain is faiss IndexFlatIP, on a GPU torch in blocks",
+        (Required("ratio", 1.0), _BLOCKS, _RISE),
     ),
-    "parse_candidates": Entry("parsing:candidates", "published rows become a retrieval set that is read"),
-    "pipeline_jpeg": Entry("pipeline:jpeg_files", "the data pipeline alone on JPEG files, 0, 1 and 2 workers"),
-    "pipeline_mp4": Entry("pipeline:mp4_files", "the data pipeline alone on MP4 files, 0, 1 and 2 workers"),
-    "data_wait": Entry("pipeline:data_wait", "a LoRA run on JPEG files with 2 workers: time waited for data", (_WAIT,)),
-    "help_modules": Entry("helping:modules", "modules that --help of each command imports"),
+    "parse_candidates": Entry(
+        "parsing:candidates", "rows as published, with candidates of their own, become a retrieval set that is read"
+    ),
+    "pipeline_jpeg": Entry("pipeline:jpeg_files", "prepare training batches of JPEG files, without a model"),
+    "pipeline_mp4": Entry("pipeline:mp4_files", "prepare training batches of MP4 files, without a model"),
+    "data_wait": Entry(
+        "pipeline:data_wait", "training steps of LoRA on JPEG files that 2 workers prepare, and the time waited for "
+        "them", (_WAIT,),
+    ),
+    "help_modules": Entry("helping:modules", "show the help of each command, and count the modules it imports"),
 }  # fmt: skip
 
 
@@ -110,9 +140,13 @@ def chosen(names: str | None, left_out: Collection[str] = ()) -> list[str]:
     """The workloads asked for, else all but those left out.
 
     Raises:
-        InputError: a name that is not known; the nearest one is given.
+        InputError: no name, or one that is not known; the nearest one is given.
     """
-    wanted = [name for name in WORKLOADS if name not in left_out] if names is None else names.split(",")
+    if names is None:
+        return [name for name in WORKLOADS if name not in left_out]
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if not wanted:
+        raise InputError("--workloads", expected="names of workloads", got="none", remedy="--list names them")
     for name in wanted:
         if name not in WORKLOADS:
             remedy = nearest(name, WORKLOADS)

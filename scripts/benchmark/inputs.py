@@ -17,8 +17,9 @@ WORDS = (
     "a", "the", "red", "green", "blue", "small", "large", "circle", "square", "cross", "left", "right", "of", "near",
 )
 # fmt: on
-TOKENIZER_TEXTS = (" ".join(WORDS), *WORDS)
-"""What the tokenizer learns: each word becomes a token, with a space before it too."""
+TOKENIZER_TEXTS = (*(f"{word} {word}" for word in WORDS), "system\nYou are a helpful assistant.\nuser\nassistant")
+"""What the tokenizer learns: each word becomes one token, at the beginning and after a space, and those of the chat
+template too."""
 DUPLICATES = 0.3
 KINDS = ("text", "text", "text", "text", "picture", "picture", "picture", "question", "clip", "page")
 """Of ten mixed inputs."""

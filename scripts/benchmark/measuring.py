@@ -3,9 +3,11 @@
 The two take turns, so that a busy machine slows both, and what counts is the ratio within one run.
 """
 
+import math
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any, TypeAlias
 
@@ -16,7 +18,7 @@ from mmembed.counters import counting
 from mmembed.errors import InputError
 from mmembed.timers import timing
 from scripts.benchmark.flops import synchronise
-from scripts.benchmark.memory import peak_memory
+from scripts.benchmark.memory import Memory, peak_memory
 
 Run: TypeAlias = Callable[[], Tensor]
 """Does the work once and gives what it computed, to be compared."""
@@ -35,7 +37,7 @@ class Comparison:
         facts: what else is found out, once; called last.
         parts: whether the time is broken down.
         gradient: whether the outcome is a gradient, whose smallest numbers are sums that rounding decides.
-        timed: rounds at most; with 0 the first round, which compares, is timed too.
+        timed: rounds at most; with 0 the first run, which compares, is timed too.
         note: what a reader must know, e.g. why the plain way did not run.
         options: which options are on.
     """
@@ -59,45 +61,59 @@ class Conditions:
     Args:
         rounds: timed runs of each.
         tolerance: how far outcomes may differ, in parts of the largest number.
+        gradient_tolerance: the same of gradients, in parts of their length.
         device: where the models are.
     """
 
     rounds: int
     tolerance: float
+    gradient_tolerance: float
     device: torch.device = field(default=CPU)
 
 
-def measure(name: str, work: Comparison, under: Conditions) -> dict[str, Any]:
-    """One workload's entry in the results.
+def unmeasured(name: str, error: str = "") -> dict[str, Any]:
+    """A workload's entry in the results, with nothing measured yet.
 
-    Raises:
-        InputError: the ways do not agree.
+    Its keys: ``ours``, ``plain`` and ``ratio`` (plain / ours) are medians over ``rounds``, in seconds, and ``spread``
+    has the smallest and largest of each. Of the first run, which is not timed: ``difference`` of the outcomes,
+    ``counters`` of ours, the memory of both in MiB (:class:`scripts.benchmark.memory.Memory`). Of ours: ``rows`` of a
+    run, ``useful_gflops``, ``breakdown`` (seconds of each part), ``facts``, ``options``, ``note``. ``mfu`` and
+    ``plain_mfu`` are shares of the ceiling. ``load_before`` is the machine's load average before the workload,
+    ``error`` why it failed.
     """
-    with counting() as counters, peak_memory(under.device) as ours_peak:
-        first, outcome = timed(work.ours, under.device)
-    plain_first, wanted, plain_peak = 0.0, None, [0.0]
-    if work.plain is not None:
-        with peak_memory(under.device) as plain_peak:
-            plain_first, wanted = timed(work.plain, under.device)
-        _refuse_other(name, difference(outcome, wanted, gradient=work.gradient), under.tolerance)
-    rounds = under.rounds if work.timed is None else min(under.rounds, work.timed)
-    times = [_turn(work, under.device) for _ in range(rounds)] or [(first, plain_first if work.plain else None)]
-    seconds = _columns(times)
+    memory = ("peak_mb", "rise_mb", "plain_peak_mb", "plain_rise_mb")
+    numbers = ("ours", "plain", "ratio", "difference", "useful_gflops", "mfu", "plain_mfu", "load_before", *memory)
     return {
-        "workload": name,
-        **{key: median(values) if values else None for key, values in seconds.items()},
-        "spread": {key: [min(values), max(values)] if values else None for key, values in seconds.items()},
-        "rounds": len(times),
-        "rows": work.rows,
-        "peak_mb": memory_of(work.ours, ours_peak[0]),
-        "plain_peak_mb": None if work.plain is None else memory_of(work.plain, plain_peak[0]),
-        "difference": None if wanted is None else difference(outcome, wanted, gradient=work.gradient),
-        "counters": dict(counters),
+        "workload": name, **dict.fromkeys(numbers), "spread": dict.fromkeys(("ours", "plain", "ratio")), "rounds": 0,
+        "rows": 0, "counters": {}, "breakdown": {}, "facts": {}, "options": "", "note": "", "error": error,
+    }  # fmt: skip
+
+
+def attempt(name: str, make: Callable[[], Comparison], under: Conditions) -> dict[str, Any]:
+    """The entry of a workload that is made and measured; where that fails, it says why."""
+    load = round(os.getloadavg()[0], 2)
+    try:
+        found = measure(name, make(), under)
+    except (InputError, torch.OutOfMemoryError) as error:
+        found = unmeasured(name, str(error).splitlines()[0])
+    return found | {"load_before": load}
+
+
+def measure(name: str, work: Comparison, under: Conditions) -> dict[str, Any]:
+    """One workload's entry in the results, :func:`unmeasured` but for the first run if the ways do not agree."""
+    seconds, seen = _first(name, work, under)
+    found = unmeasured(name) | {"rows": work.rows, "options": work.options, "note": work.note} | seen
+    if found["error"]:
+        return found
+    rounds = under.rounds if work.timed is None else min(under.rounds, work.timed)
+    columns = _columns([_turn(work, under.device, number) for number in range(rounds)] or [seconds])
+    return found | {
+        **{key: median(values) if values else None for key, values in columns.items()},
+        "spread": {key: [min(values), max(values)] if values else None for key, values in columns.items()},
+        "rounds": len(columns["ours"]),
         "useful_gflops": None if work.useful is None else work.useful() / 1e9,
         "breakdown": breakdown(work.ours, under.device) if work.parts else {},
         "facts": work.facts(),
-        "options": work.options,
-        "note": work.note,
     }
 
 
@@ -131,14 +147,36 @@ def breakdown(run: Run, device: torch.device) -> dict[str, float]:
     return {**parts, "other": max(0.0, whole - sum(parts.values())), "whole": whole}
 
 
-def memory_of(run: Run, seen: float) -> float:
-    """The most memory of a run, in MiB: of its own process where it has one, else what was seen of this one."""
-    return round(getattr(run, "peak_mb", seen), 1)
+def memory_of(run: Run, seen: Memory) -> dict[str, float]:
+    """The memory of a run: of its own process where it has one, else what was seen of this one."""
+    return asdict(getattr(run, "memory", seen))
 
 
-def _turn(work: Comparison, device: torch.device) -> tuple[float, float | None]:
-    ours, _ = timed(work.ours, device)
-    return ours, None if work.plain is None else timed(work.plain, device)[0]
+def _first(name: str, work: Comparison, under: Conditions) -> tuple[tuple[float, float | None], dict[str, Any]]:
+    """Seconds of the first run of each, and what it shows; the outcomes are gone when the timed runs begin."""
+    with counting() as counters, peak_memory(under.device) as memory:
+        ours, outcome = timed(work.ours, under.device)
+    seen: dict[str, Any] = {"counters": dict(counters), **memory_of(work.ours, memory)}
+    if work.plain is None:
+        return (ours, None), seen
+    with peak_memory(under.device) as memory:
+        plain, wanted = timed(work.plain, under.device)
+    seen |= {f"plain_{key}": value for key, value in memory_of(work.plain, memory).items()}
+    found = difference(outcome, wanted, gradient=work.gradient)
+    # JSON has no numbers that are none
+    seen["difference"] = found if math.isfinite(found) else None
+    seen["error"] = _why_not(name, found, under.gradient_tolerance if work.gradient else under.tolerance)
+    return (ours, plain), seen
+
+
+def _turn(work: Comparison, device: torch.device, number: int) -> tuple[float, float | None]:
+    """Seconds of both; who goes first changes from round to round."""
+    if work.plain is None:
+        return timed(work.ours, device)[0], None
+    if number % 2:
+        plain = timed(work.plain, device)[0]
+        return timed(work.ours, device)[0], plain
+    return timed(work.ours, device)[0], timed(work.plain, device)[0]
 
 
 def _columns(times: list[tuple[float, float | None]]) -> dict[str, list[float]]:
@@ -150,8 +188,9 @@ def _columns(times: list[tuple[float, float | None]]) -> dict[str, list[float]]:
     }
 
 
-def _refuse_other(name: str, found: float, tolerance: float) -> None:
+def _why_not(name: str, found: float, tolerance: float) -> str:
     # not a number is not equal either
-    if not found <= tolerance:
-        expected = f"outcomes equal to {tolerance}"
-        raise InputError(name, expected=expected, got=found, remedy="time only what is equal")
+    if found <= tolerance:
+        return ""
+    expected = f"outcomes equal to {tolerance:g}"
+    return str(InputError(name, expected=expected, got=f"{found:.3g}", remedy="only what is equal is timed"))

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 def test_models_run_and_memory_is_measured_on_the_gpu(tmp_path):
     output, page = tmp_path / "b.json", tmp_path / "b.md"
-    workloads = "encode_mixed,train_demo,train_lora_mixed,train_full,evaluate,loss,data_wait"
+    workloads = "encode_mixed,train_demo,train_lora_mixed,train_full,evaluate,loss,rank_gallery,rank_million,data_wait"
     options = ["--size", "tiny", "--rounds", "1", "--device", "cuda", "--workloads", workloads]
 
     assert main([*options, "--output", str(output), "--page", str(page)]) == 0

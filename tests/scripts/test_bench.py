@@ -1,28 +1,30 @@
 """scripts/bench.py compares like with like, and counts the work; no seconds are asserted."""
 
 import json
-import mmap
-from dataclasses import replace
+import weakref
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from mmembed.errors import InputError
+from mmembed.models.settings import Speed
 from scripts.bench import main
 from scripts.benchmark.bench import Bench
 from scripts.benchmark.catalogue import WORKLOADS, Required, chosen
-from scripts.benchmark.flops import ceiling, counted, useful_flops
-from scripts.benchmark.inputs import fingerprints
-from scripts.benchmark.measuring import Comparison, Conditions, difference, measure
-from scripts.benchmark.memory import peak_memory
+from scripts.benchmark.inputs import WORDS, fingerprints, texts_of_one_length
+from scripts.benchmark.measuring import Conditions, measure
+from scripts.benchmark.models import ALL_ON, OFF, OURS, make_embedder, options_in_words
+from scripts.benchmark.page import results_page
 from scripts.benchmark.sizes import SIZES
-from scripts.benchmark.workloads import ranking
-from scripts.benchmark.workloads.helping import commands
+from scripts.benchmark.workloads import helping, ranking
+from scripts.benchmark.workloads.helping import commands, imported_by
 
 CPU = torch.device("cpu")
 FIELDS = {
-    "workload", "ours", "plain", "ratio", "spread", "rounds", "rows", "peak_mb", "plain_peak_mb", "difference",
-    "counters", "mfu", "plain_mfu", "useful_gflops", "breakdown", "facts", "options", "note",
+    "workload", "ours", "plain", "ratio", "spread", "rounds", "rows", "peak_mb", "rise_mb", "plain_peak_mb",
+    "plain_rise_mb", "difference", "counters", "mfu", "plain_mfu", "useful_gflops", "breakdown", "facts", "options",
+    "note", "error", "load_before",
 }  # fmt: skip
 ALONE = {"pipeline_jpeg", "pipeline_mp4", "data_wait", "help_modules"}
 """Workloads that have no plain way."""
@@ -49,12 +51,16 @@ def of(results, workload):
 
 
 def test_the_file_says_machine_and_results(results):
-    assert {"machine", "size", "ceiling", "results", "rounds", "tolerance", "date"} == results.keys()
+    about = {"machine", "size", "ceiling", "rounds", "tolerance", "gradient_tolerance", "date"}
+    assert about | {"results"} == results.keys()
     assert {"cores", "threads", "memory_gib", "device", "torch", "transformers"} <= results["machine"].keys()
     assert [result["workload"] for result in results["results"]] == list(WORKLOADS)
     for result in results["results"]:
         assert result.keys() == FIELDS
         assert result["peak_mb"] > 50
+        assert 0 <= result["rise_mb"] < result["peak_mb"]
+        assert result["load_before"] >= 0
+        assert result["error"] == ""
 
 
 def test_every_workload_but_those_alone_has_a_ratio_to_the_plain_way(results):
@@ -77,6 +83,16 @@ def test_the_options_together_hardly_move_an_embedding(results):
     assert of(results, "encode_mixed")["facts"]["difference_to_off"] <= 2e-6
 
 
+def test_all_on_and_all_off_are_all_that_is_exact():
+    off, on = asdict(Speed(**OFF)), asdict(Speed(**ALL_ON))
+
+    assert set(off.values()) == {"off", "all", False, None}
+    # the one compiles for minutes, the other moves vectors
+    assert {name for name in off if off[name] == on[name]} == {"compile", "autocast"}
+    assert {"last_layer pooled", "sort", "deduplicate"} <= set(options_in_words().split(", "))
+    assert OURS.items() <= ALL_ON.items()
+
+
 def test_the_work_is_counted(results):
     images, texts = of(results, "encode_images")["counters"], of(results, "encode_texts")["counters"]
     assert (images["language_rows"], images["tower_forwards"]) == (8, 8)
@@ -94,6 +110,28 @@ def test_the_work_is_counted(results):
     # six distinct queries, six distinct targets
     assert of(results, "train_lora_mixed")["counters"]["language_rows"] == 12
     assert of(results, "train_lora")["counters"]["tower_forwards"] == 8
+
+
+def test_equal_lengths_are_equal_in_tokens(results):
+    for name in ("train_lora", "train_full"):
+        counters = of(results, name)["counters"]
+        assert counters["padded_tokens"] == counters["language_tokens"] > 0
+
+
+@pytest.mark.parametrize("name", ["tiny", "mid"])
+def test_each_word_is_one_token_and_a_text_as_long_as_a_picture(name):
+    size = replace(SIZES["tiny"], pixels=SIZES[name].pixels, rows=4)
+    embedder = make_embedder(size, CPU)
+    texts = texts_of_one_length(4, size.picture_tokens, seed=0)
+
+    rows = embedder.prepare([*texts, *Bench(size, CPU).pictures], "query")
+
+    assert len({len(row) for row in rows}) == 1
+    tokenizer = embedder.backbone.checkpoint.tokenizer
+    for word in (*WORDS, "system", "user", "assistant"):
+        assert len(tokenizer(word).input_ids) == 1
+    for word in WORDS:
+        assert tokenizer.tokenize(f" {word}") == [f"Ġ{word}"]
 
 
 def test_the_loss_holds_a_sixteenth_of_the_full_matrix(results):
@@ -127,8 +165,10 @@ def test_a_breakdown_sums_to_the_whole(results):
 def test_the_pipeline_alone_is_measured_for_each_number_of_workers(results):
     for name in ("pipeline_jpeg", "pipeline_mp4"):
         rates = of(results, name)["facts"]["pairs_per_second"]
-        assert rates.keys() == {"0", "1", "2"}
+        assert rates.keys() == {"no worker", "1 worker", "2 workers"}
         assert min(rates.values()) > 0
+        each = of(results, name)["facts"]["pairs_per_second_and_worker"]
+        assert each == {**rates, "2 workers": rates["2 workers"] / 2}
     assert 0 <= of(results, "data_wait")["facts"]["share_waited"] <= 1
 
 
@@ -148,9 +188,38 @@ def test_the_page_has_every_workload_and_what_is_required(folder, results):
         assert f"| `{name}` |" in page
     required = page.split("## What is required")[1].split("##")[0]
     assert required.count("| `") == sum(len(entry.required) for entry in WORKLOADS.values())
-    assert "not measured" not in required
-    assert f"| `loss` | bytes of scores / full matrix | at most 0.125 | {1 / 16} | yes |" in required
+    assert f"| `loss` | every | bytes of scores / full matrix | at most 0.125 | {1 / 16} | yes |" in required
+    # of the other sizes nothing is known here
+    assert "| `encode_mixed` | mid | plain / ours | at least 2.5 | - | not measured |" in required
+    assert "| `encode_mixed` | 2b | share of the ceiling | at least 0.55 | - | not measured |" in required
     assert "No data-centre GPU was at hand" in page
+
+
+def test_the_page_says_whether_the_machine_was_busy(results):
+    quiet, busy = json.loads(json.dumps(results)), json.loads(json.dumps(results))
+    for result in quiet["results"]:
+        result["load_before"] = 0.5
+    of(busy, "loss")["load_before"] = 100.0
+
+    assert "Nothing else kept the machine busy" in results_page(quiet)
+    page = results_page(busy)
+    assert "**The machine was busy**" in page
+    assert "`loss` (100.0)" in page
+
+
+def test_the_page_of_the_size_for_a_gpu_has_its_throughput(results):
+    large = json.loads(json.dumps(results)) | {"size": "2b"}
+    of(large, "train_lora").update(mfu=0.46, ours=2.0)
+    of(large, "encode_mixed").update(mfu=0.54, ours=2.0)
+    tokens = of(large, "train_lora")["counters"]["language_tokens"] / 2
+    mixed = of(large, "encode_mixed")["counters"]["language_tokens"] / 2
+
+    page = results_page(large)
+
+    gpu = page.split("## A GPU")[1].split("##")[0]
+    assert f"| `train_lora` | 4.0 | {tokens:.1f} | 46 | 45 | yes |" in gpu
+    assert f"| `encode_mixed` | 4.0 | {mixed:.1f} | 54 | 55 | no |" in gpu
+    assert "| `encode_mixed` | 2b | share of the ceiling | at least 0.55 | 0.54 | no |" in page
 
 
 @pytest.mark.parametrize(
@@ -159,17 +228,19 @@ def test_the_page_has_every_workload_and_what_is_required(folder, results):
         (Required("ratio", 1.2), {"ratio": 1.2}, True),
         (Required("ratio", 1.2), {"ratio": 1.1}, False),
         (Required("ratio", 1.2), {"ratio": None}, None),
+        (Required("ratio", 1.2, size="2b"), {"ratio": 1.2}, None),
+        (Required("ratio", 1.2, size=None), {"ratio": 1.2}, True),
         (Required("facts.share", 0.1, at_least=False), {"facts": {"share": 0.05}}, True),
         (Required("facts.share", 0.1, at_least=False), {"facts": {"share": 0.2}}, False),
         (Required("facts.share", 0.1, at_least=False), {}, None),
     ],
 )
 def test_a_bound_is_kept_or_not_or_was_not_measured(required, result, met):
-    assert required.met(result) is met
+    assert required.met(result, "mid") is met
 
 
 @pytest.mark.parametrize("workload", ["encode_texts", "train_whole"])
-def test_what_is_not_equal_is_not_timed(workload, tmp_path, monkeypatch, capsys):
+def test_what_is_not_equal_is_not_timed_and_the_others_are(workload, tmp_path, monkeypatch, capsys):
     twin = Bench.twin
 
     def other(self, embedder, **more):
@@ -179,51 +250,40 @@ def test_what_is_not_equal_is_not_timed(workload, tmp_path, monkeypatch, capsys)
         return made
 
     monkeypatch.setattr(Bench, "twin", other)
+    output, page = tmp_path / "b.json", tmp_path / "b.md"
+    options = ["--size", "tiny", "--rounds", "1", "--workloads", f"{workload}, rank_gallery"]
 
-    assert main(["--output", str(tmp_path / "b.json"), "--size", "tiny", "--workloads", workload]) == 2
+    assert main([*options, "--output", str(output), "--page", str(page)]) == 2
 
-    assert f"{workload}: expected outcomes equal to 1e-05, got 0." in capsys.readouterr().err
-    assert not (tmp_path / "b.json").exists()
-
-
-def test_what_is_no_number_is_not_equal():
-    work = Comparison(lambda: torch.tensor([float("nan")]), lambda: torch.ones(1))
-
-    with pytest.raises(InputError, match="expected outcomes equal to 1e-05, got nan"):
-        measure("made", work, Conditions(1, 1e-5))
-
-
-def test_the_difference_of_a_gradient_is_one_of_lengths():
-    wanted = torch.tensor([3.0, 4.0])
-
-    assert difference(wanted + torch.tensor([0.0, 0.4]), wanted) == pytest.approx(0.1)
-    assert difference(wanted + torch.tensor([0.3, 0.4]), wanted, gradient=True) == pytest.approx(0.1)
+    said = f"{workload}: expected outcomes equal to 1e-05, got 0."
+    printed = capsys.readouterr()
+    assert f"{workload} failed: {said}" in printed.err
+    assert "failed" in printed.out
+    failed, done = json.loads(output.read_text())["results"]
+    assert failed.keys() == done.keys() == FIELDS
+    assert (failed["ours"], failed["plain"], failed["ratio"], failed["rounds"]) == (None, None, None, 0)
+    assert failed["difference"] > 1e-5
+    assert failed["error"].startswith(said)
+    assert (done["error"], done["rounds"]) == ("", 1)
+    assert f"**`{workload}` failed**: {said}" in page.read_text()
+    assert "| failed |" in page.read_text()
 
 
-def test_useful_operations_are_those_of_distinct_rows_without_padding():
-    made = Bench(SIZES["tiny"], CPU)
-    rows = made.ours.prepare([*made.texts[:2], *made.pictures[:2]], "query")
-    texts = [useful_flops(made.ours, [row]) for row in rows[:2]]
+def test_a_workload_leaves_no_model_to_the_next(tmp_path, monkeypatch):
+    twin, models, alive = Bench.twin, [], []
 
-    assert len(rows[0]) != len(rows[1])
-    assert useful_flops(made.ours, rows[:2]) == sum(texts)
-    assert useful_flops(made.ours, [*rows[:2], *rows[:2]]) == sum(texts)
-    # two pictures of one size cost the same
-    assert useful_flops(made.ours, rows) == sum(texts) + 2 * useful_flops(made.ours, rows[2:3])
-    forward = useful_flops(made.ours.train(), rows)
-    assert 2 * forward < useful_flops(made.ours, rows, backward=True) < 4 * forward
+    def watched(self, embedder, **more):
+        alive.append(sum(one() is not None for one in models))
+        made = twin(self, embedder, **more)
+        models.extend([weakref.ref(embedder), weakref.ref(made.model)])
+        return made
 
+    monkeypatch.setattr(Bench, "twin", watched)
+    names = "encode_texts,encode_mixed,train_full,train_lora"
 
-def test_attention_on_a_cpu_is_counted():
-    query = torch.randn(1, 2, 8, 16)
+    assert main(["--output", str(tmp_path / "b.json"), "--size", "tiny", "--rounds", "1", "--workloads", names]) == 0
 
-    found = counted(lambda: torch.nn.functional.scaled_dot_product_attention(query, query, query))
-
-    assert found == 2 * 2 * (2 * 8 * 8 * 16)
-
-
-def test_the_ceiling_is_the_best_of_the_sides():
-    assert ceiling(torch.float32, CPU, (32,)) > 0
+    assert alive == [0, 0, 0, 0]
 
 
 def test_the_inputs_are_distinct_and_of_different_length():
@@ -257,6 +317,8 @@ def test_an_unknown_workload_is_refused(tmp_path, capsys):
     assert "--workloads: expected a known workload, got 'encode_image'; did you mean 'encode_images'?" in (
         capsys.readouterr().err
     )
+    assert main(["--output", str(tmp_path / "b.json"), "--workloads", " ,"]) == 2
+    assert "--workloads: expected names of workloads, got none; --list names them" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["--output", str(tmp_path / "b.json"), "--rounds", "0"])
     assert "argument --rounds: expected 1 or more, got 0" in capsys.readouterr().err
@@ -265,13 +327,57 @@ def test_an_unknown_workload_is_refused(tmp_path, capsys):
     assert "argument --output: say where the results go" in capsys.readouterr().err
 
 
+def test_blanks_around_names_of_workloads_are_nothing():
+    assert chosen("encode_texts, loss ") == ["encode_texts", "loss"]
+
+
+@pytest.mark.parametrize("option", ["--output", "--page"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(option, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    good = {"--output": tmp_path / "b.json", "--page": tmp_path / "b.md"}
+    for bad in (tmp_path / "file/b", tmp_path):
+        files = [str(word) for pair in (good | {option: bad}).items() for word in pair]
+
+        assert main([*files, "--size", "tiny", "--workloads", "rank_gallery"]) == 2
+
+        printed = capsys.readouterr().err
+        assert f"{option} {bad}: expected a file that can be written, got " in printed
+        assert "rank_gallery" not in printed
+
+
+def test_a_command_without_help_is_named_with_what_it_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(helping, "ROOT", tmp_path)
+    (tmp_path / "broken.py").write_text("raise SystemExit('no such option')\n")
+    (tmp_path / "whole.py").write_text("import argparse\nraise SystemExit(0)\n")
+
+    with pytest.raises(InputError, match=r"broken.py: expected its help, got exit code 1: .*no such option; run"):
+        imported_by("broken.py")
+    assert "argparse" in imported_by("whole.py")
+
+
+def test_a_million_vectors_are_ranked_as_the_plain_ways_rank_them(results):
+    facts = of(results, "rank_million")["facts"]
+    targets, queries = ranking.unit_vectors(500, 16, 1), ranking.unit_vectors(20, 16, 0)
+    whole = (queries @ targets.T).topk(ranking.MILLION_TOP)
+
+    assert (facts["same_targets"], facts["same_best"]) == (1.0, 1.0)
+    for block in (7, 128, 1000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ranking, "BLOCK", block)
+            scores, places = ranking.block_search(targets, queries)
+        assert (scores - whole.values).abs().max() < 1e-6
+        assert ranking.shared(places, whole.indices) == 1.0
+    assert ranking.shared(torch.tensor([[1, 2], [3, 4]]), torch.tensor([[2, 1], [3, 5]])) == 0.75
+
+
 @pytest.mark.parametrize("workload", ["encode_mixed", "train_lora", "train_full"])
 def test_the_size_for_a_gpu_runs_but_for_its_scale(workload):
     large = SIZES["2b"]
-    shrunk = replace(SIZES["tiny"], vocabulary=3000, dtype=large.dtype, tolerance=large.tolerance)
+    shrunk = replace(SIZES["tiny"], vocabulary=3000, dtype=large.dtype)
     bench = Bench(shrunk, CPU)
+    under = Conditions(1, large.tolerance, large.gradient_tolerance)
 
-    found = measure(workload, WORKLOADS[workload].make(bench), Conditions(1, large.tolerance))
+    found = measure(workload, WORKLOADS[workload].make(bench), under)
 
     model = (bench.lora if workload == "train_lora" else bench.ours).backbone.model
     assert model.get_input_embeddings().weight.shape == (3000, 64)
@@ -291,6 +397,8 @@ def test_a_size_for_a_gpu_is_refused_without_one(tmp_path, capsys):
     assert main(["--output", str(tmp_path / "b.json"), "--size", "2b"]) == 2
 
     assert "--size 2b: expected a GPU, got none that torch can use; take --size mid here" in capsys.readouterr().err
+    assert main(["--output", str(tmp_path / "b.json"), "--size", "tiny", "--device", "cuda"]) == 2
+    assert "--device cuda: expected a GPU, got none that torch can use; leave it out" in capsys.readouterr().err
 
 
 def test_the_list_says_what_is_required(capsys):
@@ -298,18 +406,6 @@ def test_the_list_says_what_is_required(capsys):
 
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(WORKLOADS)
-    assert next(line for line in lines if line.startswith("train_lora ")).endswith("required >= 1.4 (plain / ours)")
-
-
-def test_peak_memory_sees_what_was_freed_again():
-    with peak_memory() as before:
-        pass
-
-    # pages of its own: what torch or Python hold for later would be used again unseen
-    with peak_memory() as peak, mmap.mmap(-1, 64 << 20) as block:
-        block.write(b"1" * (64 << 20))
-    with peak_memory() as after:
-        pass
-
-    assert peak[0] - before[0] > 60
-    assert peak[0] - after[0] > 60
+    assert next(line for line in lines if line.startswith("train_lora ")).endswith(
+        "; required at mid >= 1.4 (plain / ours), at 2b >= 0.45 (share of the ceiling)"
+    )

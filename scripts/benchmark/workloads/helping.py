@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmembed.errors import InputError
 from scripts.benchmark.bench import Bench
 from scripts.benchmark.measuring import Comparison
 
@@ -19,8 +20,12 @@ SHOW_HELP = """
 import contextlib, json, os, runpy, sys
 path = sys.argv[1]
 sys.argv = [path, "--help"]
-with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.suppress(SystemExit):
-    runpy.run_path(path, run_name="__main__")
+with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except SystemExit as done:
+        if done.code:
+            raise
 print(json.dumps(sorted(sys.modules)))
 """
 
@@ -57,9 +62,19 @@ def commands() -> list[str]:
 
 
 def imported_by(command: str) -> list[str]:
-    """The modules there are once a command has shown its help."""
+    """The modules there are once a command has shown its help.
+
+    Raises:
+        InputError: it shows none; what it says instead is given.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", SHOW_HELP, str(ROOT / command)], capture_output=True, check=True, text=True, cwd=ROOT
+        [sys.executable, "-c", SHOW_HELP, str(ROOT / command)], capture_output=True, text=True, cwd=ROOT
     )
+    if done.returncode != 0:
+        said = " / ".join(done.stderr.strip().splitlines()[-3:])
+        raise InputError(
+            command, expected="its help", got=f"exit code {done.returncode}: {said}",
+            remedy=f"run python {command} --help",
+        )  # fmt: skip
     found: list[str] = json.loads(done.stdout)
     return found

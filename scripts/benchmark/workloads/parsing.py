@@ -25,7 +25,7 @@ from data_prep.engine.upstream_rows import read_rows
 from data_prep.engine.write_sets import write_ranked
 from data_prep.source import SourceSet
 from mmembed.evaluation.retrieval_set import read_retrieval_set
-from scripts.benchmark.memory import most_memory
+from scripts.benchmark.memory import Memory, peak_memory
 from scripts.benchmark.sizes import Parsed
 
 if TYPE_CHECKING:
@@ -106,12 +106,12 @@ class Apart:
     Args:
         work: what is done with the folder of the set.
         parsed: sizes of the set.
-        peak_mb: the most memory of the process so far, in MiB.
+        memory: of the process in the first run; None before.
     """
 
     work: Callable[[Path], Tensor]
     parsed: Parsed
-    peak_mb: float = 0.0
+    memory: Memory | None = None
     _started: tuple[ProcessPoolExecutor, Path] | None = field(default=None, repr=False)
 
     def __call__(self) -> Tensor:
@@ -122,7 +122,8 @@ class Apart:
             draw(self.parsed, folder)
             self._started = process, folder
         process, folder = self._started
-        places, self.peak_mb = process.submit(_watched, self.work, folder).result()
+        places, memory = process.submit(_watched, self.work, folder).result()
+        self.memory = self.memory or memory
         return places
 
 
@@ -131,5 +132,7 @@ def _end(process: ProcessPoolExecutor, folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _watched(work: Callable[[Path], Tensor], folder: Path) -> tuple[Tensor, float]:
-    return work(folder), most_memory()
+def _watched(work: Callable[[Path], Tensor], folder: Path) -> tuple[Tensor, Memory]:
+    with peak_memory() as memory:
+        places = work(folder)
+    return places, memory

@@ -24,9 +24,11 @@ from scripts.benchmark.bench import Bench
 from scripts.benchmark.inputs import clip, jpeg, soft, words
 from scripts.benchmark.measuring import Comparison
 from scripts.benchmark.models import options_in_words
+from scripts.benchmark.sizes import Pipeline
 from scripts.benchmark.workloads.training import OUR_CHUNKS, gradient_step, stepping
 
-WORKERS = (0, 1, 2)
+WORKERS = {"no worker": 0, "1 worker": 1, "2 workers": 2}
+"""Numbers of workers whose rates are measured."""
 CLIP_FRAMES = 32
 TEXT_WORDS = 16
 
@@ -35,25 +37,25 @@ class Files:
     """A pair table with its media in a folder that lives as long as this does.
 
     Args:
-        pairs: so many, each a text and a file of its own.
-        side: pixels of a file's longer side.
+        size: how many pairs, each a text and a file of its own, and how large.
         kind: ``jpeg`` or ``mp4``.
     """
 
-    def __init__(self, pairs: int, side: int, kind: str) -> None:
+    def __init__(self, size: Pipeline, kind: str) -> None:
+        self.size = size
         self.folder = Path(tempfile.mkdtemp())
         weakref.finalize(self, shutil.rmtree, self.folder)
         rng = random.Random(4)
-        targets = (self._target(i, side, kind) for i in range(pairs))
+        targets = (self._target(i, size.side, kind) for i in range(size.files))
         rows = (
             Pair(Item.of(words(rng, TEXT_WORDS)), (target,), query_id=str(i), source="bench")
             for i, target in enumerate(targets)
         )
         write_pairs(self.folder / "pairs.jsonl", rows)
 
-    def batches(self, prepare: PairPreparer, steps: int, batch: int, workers: int) -> Iterator[Any]:
+    def batches(self, prepare: PairPreparer, steps: int, workers: int) -> Iterator[Any]:
         """Prepared batches, as a training run gets them."""
-        sampling = Sampling(batch_size=batch, block_size=batch)
+        sampling = Sampling(batch_size=self.size.batch, block_size=self.size.batch)
         mixture = open_mixture({"bench": Source("pairs.jsonl")}, sampling, seed=0, data_root=self.folder)
         return iter(step_loader(StepDataset(mixture, prepare), 0, steps, num_workers=workers))
 
@@ -81,18 +83,18 @@ def mp4_files(bench: Bench) -> Comparison:
 
 def data_wait(bench: Bench) -> Comparison:
     """Steps of LoRA while two workers prepare the next batches; the first batch, for which all wait, is left out."""
-    steps, batch, side = bench.size.pipeline
-    files = Files(steps * batch, side, "jpeg")
+    size = bench.size.pipeline
+    files = Files(size, "jpeg")
     prepare, module = gradient_step(bench.lora, OUR_CHUNKS)
     found: dict[str, float] = {}
 
     def run() -> Tensor:
-        batches = files.batches(prepare, steps, batch, workers=2)
+        batches = files.batches(prepare, size.trained, workers=2)
         held = [next(batches)]
         step = stepping(lambda: module.gradients(held[0].to(bench.device)), bench.lora.backbone.model)
         waited, started = 0.0, time.perf_counter()
         out = step()
-        for _ in range(steps - 1):
+        for _ in range(size.trained - 1):
             asked = time.perf_counter()
             with span("wait"):
                 held[0] = next(batches)
@@ -104,28 +106,33 @@ def data_wait(bench: Bench) -> Comparison:
         return out
 
     return Comparison(
-        run, rows=steps * batch, parts=True, facts=lambda: dict(found), timed=1, options=options_in_words()
+        run, rows=size.trained * size.batch, parts=True, facts=lambda: dict(found), timed=1, options=options_in_words()
     )
 
 
 def _alone(bench: Bench, kind: str) -> Comparison:
-    steps, batch, side = bench.size.pipeline
-    files = Files(steps * batch, side, kind)
+    size = bench.size.pipeline
+    files = Files(size, kind)
     prepare = PairPreparer(bench.ours.backbone.preprocessor, OUR_CHUNKS)
 
-    def run(workers: int) -> Tensor:
-        rows = [len(made.query_rows) for made in files.batches(prepare, steps, batch, workers)]
-        return torch.tensor(rows)
+    def run() -> Tensor:
+        return torch.tensor([len(made.query_rows) for made in files.batches(prepare, size.steps, workers=0)])
+
+    def rate(workers: int) -> float:
+        """Pairs a second once each worker has started and made a batch."""
+        batches = files.batches(prepare, size.steps, workers)
+        for _ in range(max(1, workers)):
+            next(batches)
+        started = time.perf_counter()
+        pairs = sum(len(made.query_rows) for made in batches)
+        return pairs / (time.perf_counter() - started)
 
     def facts() -> dict[str, Any]:
-        rates = {}
-        for workers in WORKERS:
-            started = time.perf_counter()
-            run(workers)
-            rates[str(workers)] = steps * batch / (time.perf_counter() - started)
+        rates = {name: rate(workers) for name, workers in WORKERS.items()}
         return {
             "pairs_per_second": rates,
-            "pairs_per_second_and_worker": {name: rate / max(1, int(name)) for name, rate in rates.items()},
+            "pairs_per_second_and_worker": {name: pairs / max(1, WORKERS[name]) for name, pairs in rates.items()},
         }
 
-    return Comparison(lambda: run(0), rows=steps * batch, parts=True, facts=facts, timed=1)
+    note = "rates are of the batches that come after the first of each worker"
+    return Comparison(run, rows=size.steps * size.batch, parts=True, facts=facts, timed=0, note=note)

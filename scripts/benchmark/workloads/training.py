@@ -20,7 +20,7 @@ from mmembed.training.optim import make_optimizer, parameter_groups
 from mmembed.training.settings import Chunks, Optim, Stage
 from scripts.benchmark.bench import Bench
 from scripts.benchmark.flops import useful_flops
-from scripts.benchmark.inputs import mixed_texts, noise, texts_of_one_length
+from scripts.benchmark.inputs import TOKENIZER_TEXTS, mixed_texts, noise, texts_of_one_length
 from scripts.benchmark.measuring import Comparison, Run
 from scripts.benchmark.models import OURS, options_in_words
 from scripts.benchmark.plain import InfoNCE, PlainTwin
@@ -28,7 +28,6 @@ from scripts.benchmark.plain import InfoNCE, PlainTwin
 ROOT = Path(__file__).resolve().parents[3]
 CHUNK_ROWS = 8
 """Rows of a plain chunk."""
-TEXT_WORDS = 32
 OBJECTIVE = Contrastive(temperature=0.05, mask_duplicates=False)
 OUR_CHUNKS = Chunks(padding=0.2)
 """As it comes: rows of like length together, graphs kept where memory allows."""
@@ -94,7 +93,7 @@ def demo(bench: Bench) -> Comparison:
     settings = EmbedderSettings(backbone, recipe.embedder.prompt, pooler=recipe.embedder.pooler, speed=Speed(**OURS))
     rows = bench.size.rows
     sides = Sides(texts_of_one_length(rows, 8, seed=2), [Item.of(Image(noise(28, seed))) for seed in range(rows)])
-    ours = Embedder(settings, texts=[item.text for item in sides.queries]).to(bench.device)
+    ours = Embedder(settings, texts=TOKENIZER_TEXTS).to(bench.device)
     twin = PlainTwin(ours, ending=getattr(recipe.embedder.prompt, "suffix", ""))
     objective: Any = replace(stage.objective, in_batch="batch", mask_duplicates=False)
     plain = _cached(twin, sides, InfoNCE(objective.temperature, objective.directions), rows)
@@ -130,7 +129,8 @@ def stepping(backpropagate: Callable[[], object], model: nn.Module, settings: Op
 
 
 def _equal(bench: Bench) -> Sides:
-    return Sides(texts_of_one_length(bench.size.rows, TEXT_WORDS, seed=2), bench.pictures)
+    # as many words as a picture has tokens: no row of either side is padded
+    return Sides(texts_of_one_length(bench.size.rows, bench.size.picture_tokens, seed=2), bench.pictures)
 
 
 def _varied(bench: Bench) -> Sides:
