@@ -57,7 +57,8 @@ class Queries:
         """
         width = self.rows.shape[1]
         norms = self.norms + self.moved
-        # four more: the rounding of the exact score to float32, and what float64 loses
+        # one more for the rounding of the exact score to float32, and three to spare: sums and norms in float64 lose
+        # less than one in any width below 2**26
         bounds = _gamma(width + 4) * norms * largest
         if self.rows.dtype == torch.bfloat16:
             bounds = bounds + (self.moved + _BFLOAT16 * norms) * largest

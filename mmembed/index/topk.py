@@ -1,13 +1,13 @@
 """Exact top-k by inner product, in blocks, with one defined order among equal scores."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from mmembed.counters import count, peak
-from mmembed.errors import InputError
+from mmembed.errors import InputError, nearest
 from mmembed.index.products import Queries, multiplies_bfloat16, whole_products
 from mmembed.index.score_keys import LATE, keys_of, nothing, unpack
 from mmembed.index.shortlist import Shortlist, room
@@ -18,7 +18,11 @@ Screen = Literal["auto", "bfloat16", "float32", "off"]
 _WORTH = 512
 """So many targets for each of the k best, or collecting costs more than a screen spares: measured, 300 to 600."""
 
+_PAIRS = 256
+"""So many pairs are scored in float64 at once on a CPU: what they need stays in its cache."""
 
+
+@torch.no_grad()
 def top_k(
     queries: Tensor,
     corpus: Tensor,
@@ -63,9 +67,14 @@ def top_k(
         query has fewer than k targets, the rest holds ``-inf`` and -1.
 
     Raises:
-        InputError: shapes that do not fit, a value that is not finite, a list for some queries only, or a screen in
-            bfloat16 on a device that has no such products.
+        InputError: shapes that do not fit, a value that is not finite, a list for some queries only, an unknown screen,
+            or one in bfloat16 on a device that has no such products.
     """
+    if screen not in get_args(Screen):
+        raise InputError(
+            "top_k.screen", expected=", ".join(get_args(Screen)), got=f"'{screen}'",
+            remedy=nearest(screen, get_args(Screen)),
+        )  # fmt: skip
     lists = {"candidates": candidates, "lose_ties": lose_ties, "excluded": excluded}
     check(queries, corpus, k, block_rows, lists)
     targets = Corpus(corpus, block_rows)
@@ -156,8 +165,9 @@ def _scored(queries: Tensor, corpus: Corpus, owners: Tensor, columns: Tensor) ->
     count("topk_rescored", len(owners))
     count("score_bytes", 8 * len(owners))
     exact, scores = queries.double(), torch.empty(len(owners), device=queries.device)
-    for first in range(0, len(owners), corpus.block_rows):
-        some = slice(first, first + corpus.block_rows)
+    step = min(_PAIRS, corpus.block_rows) if queries.device.type == "cpu" else corpus.block_rows
+    for first in range(0, len(owners), step):
+        some = slice(first, first + step)
         products = corpus.vectors.index_select(0, columns[some]).double().mul_(exact.index_select(0, owners[some]))
         scores[some] = products.sum(1)
     return scores

@@ -48,7 +48,8 @@ class Corpus:
             InputError: a number of the corpus is not finite.
         """
         for first in self.starts:
-            self.measured(first)
+            if first not in self._largest:
+                self.measured(first)
 
 
 def _check_finite(name: str, vectors: Tensor, block_rows: int) -> None:

@@ -50,6 +50,11 @@ def total(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def anywhere(here: bool, device: torch.device) -> bool:
+    """Whether something is so on any rank; every rank must ask."""
+    return here if world() == 1 else bool(total(torch.tensor(float(here), device=device)) > 0)
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, counts: Sequence[int]) -> Tensor:

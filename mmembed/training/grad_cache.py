@@ -6,23 +6,22 @@ budget keep them from the first pass; the others are embedded again, with the ra
 repeats itself. One chunk that is kept is plain backpropagation.
 
 Where memory runs out, graphs are given up and chunks are cut, see :class:`mmembed.training.room.Room`. In the first
-pass the rest then goes on. In the second all gradients are put back as they stood before it and everything is pushed
-again, from the gradients of the embeddings, which are there: the loss is not computed again, so other processes, which
-took part in it, do not notice. Without dropout that is the same gradient. Dropout is drawn anew by another cut: both
-passes draw the same where the chunk was cut in the first, as it is in all later steps; in the one step whose second
-pass ran out, the gradient of the embeddings belongs to the draw of the first pass and meets another.
+pass the rest then goes on, with the random state that the chunk had. Where the second pass of any process runs out, all
+processes put gradients and random state back and take the step again, for the loss takes all of them. So the gradient
+is that of a step which was cut so from the start: without dropout that of any cut, with dropout that of one draw.
 """
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
-from mmembed.training.room import Room
+from mmembed.losses.gather import anywhere
+from mmembed.training.room import Room, free_memory
 
 Chunk = TypeVar("Chunk")
 Rep: TypeAlias = dict[str, Tensor]
@@ -52,25 +51,42 @@ def cached_gradients(
             kept, nor are those of at least its size.
         empty: the Rep of no rows, for a process without chunks that takes part in a loss over several processes.
         room: what makes room where memory runs out; None lets the error through.
-        leaves: what ``encode`` puts gradients into, which ``room`` may have to put back. A gradient that is there
-            already (of the batches before, where a step takes several) is copied to the CPU for that.
+        leaves: what the step puts gradients into. Where ``room`` may take the step again, gradients that are there
+            already (of the batches before, where an optimiser step takes several) are set aside and added at the end:
+            no copy is made, but both are there at once.
 
     Returns:
         The detached loss and the detached Rep of the whole batch.
     """
     room = room or Room()
-    pieces = _embed_all(encode, room.cut(chunks), room, room.keep(keep_bytes))
-    reps = [*(piece.rep for piece in pieces), *([] if empty is None else [empty])]
-    whole = {name: torch.cat([rep[name] for rep in reps]).detach().requires_grad_() for name in reps[0]}
+    before, state = _Gradients(leaves if room.makes_room else ()), _RandomState()
+    while (found := _step(encode, chunks, loss_of, backward, keep_bytes, empty, room)) is None:
+        before.clear()
+        state.put_back()
+        free_memory()
+    before.add()
+    return found
+
+
+def embed_all(
+    encode: Callable[[Chunk], Rep], chunks: Sequence[Chunk], *, room: Room[Chunk], empty: Rep | None = None
+) -> Rep:
+    """The Rep of the whole batch without a gradient; ``room`` makes room where memory runs out."""
+    return _joined(_embed_all(encode, chunks, room, 0), empty)
+
+
+def _step(
+    encode: Callable[[Chunk], Rep], chunks: Sequence[Chunk], loss_of: Callable[[Rep], Tensor], backward: Backward,
+    keep_bytes: int, empty: Rep | None, room: Room[Chunk],
+) -> tuple[Tensor, Rep] | None:  # fmt: skip
+    """What :func:`cached_gradients` returns; None where room was made, here or elsewhere, for taking it again."""
+    pieces = _embed_all(encode, chunks, room, room.keep(keep_bytes))
+    whole = {name: tensor.requires_grad_() for name, tensor in _joined(pieces, empty).items()}
     loss = loss_of(whole)
     backward(loss)
-
-    before = _Gradients(leaves if room.makes_room else ())
-    while not _push_all(encode, pieces, whole, backward, room):
-        before.put_back()
-        for piece in pieces:
-            piece.give_up()
-            piece.parts = room.cut(piece.parts)
+    failed = not _push_all(encode, pieces, whole, backward, room)
+    if room.makes_room and anywhere(failed, loss.device):
+        return None
     return loss.detach(), {name: tensor.detach() for name, tensor in whole.items()}
 
 
@@ -94,14 +110,22 @@ class _RandomState:
 
 
 class _Gradients:
-    """The gradients of leaves at one moment; most have none, the others are copied."""
+    """The gradients that leaves have, set aside."""
 
     def __init__(self, leaves: Sequence[Tensor]) -> None:
-        self.saved = [(leaf, None if leaf.grad is None else leaf.grad.to("cpu", copy=True)) for leaf in leaves]
+        self.aside = [(leaf, leaf.grad) for leaf in leaves]
+        self.clear()
 
-    def put_back(self) -> None:
-        for leaf, gradient in self.saved:
-            leaf.grad = None if gradient is None or leaf.grad is None else leaf.grad.copy_(gradient)
+    def clear(self) -> None:
+        """Forget what has come since."""
+        for leaf, _ in self.aside:
+            leaf.grad = None
+
+    def add(self) -> None:
+        """Add what was set aside to what has come since."""
+        for leaf, gradient in self.aside:
+            if gradient is not None:
+                leaf.grad = gradient if leaf.grad is None else gradient.add_(leaf.grad)
 
 
 @dataclass
@@ -109,13 +133,13 @@ class _Piece(Generic[Chunk]):
     """A chunk after the first pass.
 
     Args:
-        parts: the chunk, or what it was cut into in the second pass.
+        chunk: what was embedded.
         state: what the first pass drew from.
         rep: without its graph.
         graph: with it, where it is kept; ``kept`` are its bytes.
     """
 
-    parts: list[Chunk]
+    chunk: Chunk
     state: _RandomState
     rep: Rep
     graph: Rep | None = None
@@ -125,6 +149,11 @@ class _Piece(Generic[Chunk]):
         self.graph, self.kept = None, 0
 
 
+def _joined(pieces: Sequence[_Piece[Any]], empty: Rep | None) -> Rep:
+    reps = [*(piece.rep for piece in pieces), *([] if empty is None else [empty])]
+    return {name: torch.cat([rep[name] for rep in reps]) for name in reps[0]}
+
+
 def _embed_all(
     encode: Callable[[Chunk], Rep], chunks: Sequence[Chunk], room: Room[Chunk], budget: int
 ) -> list[_Piece[Chunk]]:
@@ -132,7 +161,7 @@ def _embed_all(
     pieces: list[_Piece[Chunk]] = []
     # bytes of a graph by the cost of its chunk, the least seen, so that no graph is made that cannot be kept
     rate = 0.0
-    waiting = list(reversed(chunks))
+    waiting = room.cut(chunks)[::-1]
     while waiting:
         chunk = waiting.pop()
         held = sum(piece.kept for piece in pieces)
@@ -140,7 +169,7 @@ def _embed_all(
         state = _RandomState()
         with room.trying(chunk, held=held) as attempt:
             rep, saved = _embed(encode, chunk, wanted)
-            piece = _Piece([chunk], state, {name: tensor.detach() for name, tensor in rep.items()})
+            piece = _Piece(chunk, state, {name: tensor.detach() for name, tensor in rep.items()})
             if wanted:
                 rate = min(rate or float("inf"), saved / room.cost(chunk))
             if wanted and saved <= budget - held:
@@ -155,7 +184,9 @@ def _embed_all(
                 budget = 0
             for piece in pieces:
                 piece.give_up()
-            waiting += reversed(room.cut([chunk]))
+            # what waits may be as large as what failed
+            waiting = room.cut([chunk, *waiting[::-1]])[::-1]
+            free_memory()
     return pieces
 
 
@@ -172,23 +203,15 @@ def _push_all(
     start = 0
     for number, piece in enumerate(pieces):
         held = sum(later.kept for later in pieces[number:])
-        with piece.state.replay() if piece.graph is None else nullcontext():
-            for part in piece.parts:
-                with room.trying(part, held=held) as attempt:
-                    start = _push_part(encode, part, piece.graph, whole, start, backward)
-                if attempt.failed:
-                    return False
+        stop = start + len(next(iter(piece.rep.values())))
+        again = nullcontext() if piece.graph is not None else piece.state.replay()
+        with room.trying(piece.chunk, held=held) as attempt, again:
+            _push(piece.graph or encode(piece.chunk), whole, slice(start, stop), backward)
+        if attempt.failed:
+            return False
         piece.give_up()
+        start = stop
     return True
-
-
-def _push_part(
-    encode: Callable[[Chunk], Rep], part: Chunk, graph: Rep | None, whole: Rep, start: int, backward: Backward
-) -> int:
-    rep = encode(part) if graph is None else graph
-    stop = start + len(next(iter(rep.values())))
-    _push(rep, whole, slice(start, stop), backward)
-    return stop
 
 
 def _push(graph: Rep, whole: Rep, rows: slice, backward: Callable[[Tensor], None]) -> None:

@@ -1,7 +1,7 @@
 """The LightningModule: one optimiser step over an objective, by cached gradients, on one process or many, always."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -20,9 +20,9 @@ from mmembed.models.sequence import Batch
 from mmembed.timers import span
 from mmembed.training.batches import TrainingBatch
 from mmembed.training.ema import EmaWeights
-from mmembed.training.grad_cache import Rep, cached_gradients
+from mmembed.training.grad_cache import Rep, cached_gradients, embed_all
 from mmembed.training.kept_features import check_features, open_store
-from mmembed.training.memory import halves_of, memory_explained, tokens_of
+from mmembed.training.memory import halves_of, memory_explained, rows_stand_apart, tokens_of
 from mmembed.training.optim import clip_gradients, freeze, make_optimizer, make_schedule, parameter_groups
 from mmembed.training.optimizer_state import by_name, by_number, parameter_order
 from mmembed.training.reduction import sum_gradients
@@ -166,10 +166,11 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
 
         def loss_of(rep: Rep) -> Tensor:
             found.append(self._loss(batch, rep))
-            return found[0].share / self.stage.optim.accumulate
+            return found[-1].share / self.stage.optim.accumulate
 
         rep = self._cached(batch, self.encoder(), self._chunks(batch), loss_of, list(self.trained().values()))
-        return found[0], rep
+        # the last, where memory ran out and the step was taken again
+        return found[-1], rep
 
     def _cached(
         self, batch: TrainingBatch, encode: Callable[[Piece], Rep], pieces: Sequence[Piece],
@@ -178,23 +179,29 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
         """Backpropagate the loss of all pieces of a batch into leaves by :func:`cached_gradients`; their embeddings."""
         # whether a graph is kept must not differ between ranks whose weights are sharded
         keep = 0 if self.sharded else self.stage.chunks.keep_mb * MB
-        empty = {EMBEDDING: torch.zeros(0, self.embedder.width, device=self.device)}
-        room = self._room if self._may_halve else Room[Any](cost=self._room.cost)
-        with self._one_reduction(), memory_explained(batch, room):
+        with self._one_reduction(), self._memory(batch) as room:
             _, rep = cached_gradients(
                 encode, pieces, loss_of,
-                backward=self._backward, keep_bytes=keep, empty=empty, room=room, leaves=leaves,
+                backward=self._backward, keep_bytes=keep, empty=self._no_rows(), room=room, leaves=leaves,
             )  # fmt: skip
         return rep
 
-    @property
-    def _may_halve(self) -> bool:
-        """Whether half a chunk may run where the whole does not fit."""
+    def _embedded(self, batch: TrainingBatch, encode: Callable[[Piece], Rep], pieces: Sequence[Piece]) -> Rep:
+        """The embeddings of some pieces of a batch, without a gradient; none where this rank has no row."""
+        with self._memory(batch) as room:
+            return embed_all(encode, pieces, room=room, empty=self._no_rows())
+
+    def _no_rows(self) -> Rep:
+        return {EMBEDDING: torch.zeros(0, self.embedder.width, device=self.device)}
+
+    @contextmanager
+    def _memory(self, batch: TrainingBatch) -> Iterator[Room[Any]]:
+        """What makes room inside the block; memory that runs out all the same is an error in words."""
         # other ranks would wait for layers that sharded weights run once more here
-        alone = not self.sharded
-        # where a chunk's longest row decides how all of it rotate, half of it is other mathematics
-        apart = getattr(self.embedder.settings.backbone, "longrope_by", "row") == "row"
-        return self.stage.chunks.halve and alone and apart
+        may_halve = not self.sharded and rows_stand_apart(self.embedder.settings.backbone)
+        room = self._room if may_halve and self.stage.chunks.halve else Room[Any](cost=self._room.cost)
+        with memory_explained(batch, room):
+            yield room
 
     def encoder(self) -> Callable[[Batch], Rep]:
         """Chunk -> Rep for one batch; a frozen tower's features are shared by all its chunks and passes."""
@@ -241,9 +248,7 @@ class EmbedderModule(LightningModule):  # type: ignore[misc]
 
     def _embed(self, batch: TrainingBatch) -> Rep:
         """The embeddings of the chunks' rows one after another ``[R, D]``; R is 0 where this rank has no row."""
-        encode = self.encoder()
-        embedded = [encode(chunk)[EMBEDDING] for chunk in self._chunks(batch)]
-        return {EMBEDDING: torch.cat([torch.zeros(0, self.embedder.width, device=self.device), *embedded])}
+        return self._embedded(batch, self.encoder(), self._chunks(batch))
 
     def _loss(self, batch: TrainingBatch, rep: Rep) -> Loss:
         embeddings = rep[EMBEDDING]

@@ -9,7 +9,7 @@ Shapes: B pairs of this rank, R rows, D numbers of a vector, W of a pseudo-word.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from mmembed.losses.objectives import Loss
 from mmembed.losses.settings import Distillation, LinCIR
 from mmembed.models.embedder import Embedder
 from mmembed.models.pseudo_words import PseudoWordComposer, replaced
-from mmembed.models.sequence import Batch
+from mmembed.models.sequence import Batch, Features
 from mmembed.training.batches import TrainingBatch
 from mmembed.training.grad_cache import Rep
 from mmembed.training.kept_features import at_root
@@ -33,6 +33,8 @@ from mmembed.training.settings import Stage
 from mmembed.training.teachers import Teachers, read_teachers
 
 WORDS = "words"
+Piece: TypeAlias = tuple[Batch, Tensor | None]
+"""A chunk, and of rows that pseudo-words are put into, the pair of each."""
 
 
 def make_module(
@@ -83,53 +85,49 @@ class MappingModule(EmbedderModule):
         vectors = self._vectors(batch)
         words = self.composer.network(self._inputs(batch, vectors))
         leaf = words.detach().requires_grad_()
-        whole: list[Tensor] = []
 
         def loss_of(rep: Rep) -> Tensor:
-            whole.append(torch.cat([vectors, rep[EMBEDDING]]))
-            found.append(self._loss(batch, {EMBEDDING: whole[0], WORDS: leaf}))
-            return found[0].share / self.stage.optim.accumulate
+            found.append(self._loss(batch, {EMBEDDING: torch.cat([vectors, rep[EMBEDDING]]), WORDS: leaf}))
+            return found[-1].share / self.stage.optim.accumulate
 
-        self._cached(batch, self._fill(leaf), self._pieces(batch, len(vectors)), loss_of, [leaf])
+        filled = self._cached(batch, self._fill(leaf), self._pieces(batch, len(vectors)), loss_of, [leaf])
         if leaf.grad is not None:
             with self._one_reduction():
                 self._backward((words * leaf.grad).sum())
-        return found[0], {EMBEDDING: whole[0].detach(), WORDS: leaf.detach()}
+        return found[-1], {EMBEDDING: torch.cat([vectors, filled[EMBEDDING]]), WORDS: leaf.detach()}
 
     def _embed(self, batch: TrainingBatch) -> Rep:
         vectors = self._vectors(batch)
         words: Tensor = self.composer.network(self._inputs(batch, vectors))
-        encode = self._fill(words)
-        filled = [encode(piece)[EMBEDDING] for piece in self._pieces(batch, len(vectors))]
-        return {EMBEDDING: torch.cat([vectors, *filled]), WORDS: words}
+        filled = self._embedded(batch, self._fill(words), self._pieces(batch, len(vectors)))
+        return {EMBEDDING: torch.cat([vectors, filled[EMBEDDING]]), WORDS: words}
 
-    @torch.no_grad()
     def _vectors(self, batch: TrainingBatch) -> Tensor:
         """The vectors of the rows that nothing is put into, not scaled to unit length ``[R, D]``."""
         chunks = batch.chunks[: len(batch.chunks) - batch.filled_chunks]
-        vectors = [self._run(chunk, None) for chunk in chunks]
-        return torch.cat([torch.zeros(0, self.embedder.width, device=self.device), *vectors])
+        return self._embedded(batch, self._fill(None), [(chunk, None) for chunk in chunks])[EMBEDDING]
 
-    def _pieces(self, batch: TrainingBatch, before: int) -> list[tuple[Batch, Tensor]]:
+    def _pieces(self, batch: TrainingBatch, before: int) -> list[Piece]:
         """The chunks of the rows to fill, ``before`` others ahead of them, and the pair of each of their rows."""
         chunks = batch.chunks[len(batch.chunks) - batch.filled_chunks :]
         pairs = (self._filled_rows(batch) - before).argsort()
         return list(zip(chunks, torch.split(pairs, [len(chunk) for chunk in chunks]), strict=True))
 
-    def _fill(self, words: Tensor) -> Callable[[tuple[Batch, Tensor]], Rep]:
-        """What embeds a piece with the pseudo-words of its pairs, of ``words`` ``[B, W]``."""
+    def _fill(self, words: Tensor | None) -> Callable[[Piece], Rep]:
+        """What embeds a piece with the pseudo-words of its pairs, of ``words`` ``[B, W]``; without, as it is."""
+        shared = self.shared_features()
 
-        def encode(piece: tuple[Batch, Tensor]) -> Rep:
+        def encode(piece: Piece) -> Rep:
             chunk, pairs = piece
-            return {EMBEDDING: self._run(chunk, words[pairs])}
+            features = self.embedder.vision(chunk) if shared is None else shared.of(chunk)
+            return {EMBEDDING: self._run(chunk, features, None if words is None else words[pairs])}
 
         return encode
 
-    def _run(self, chunk: Batch, words: Tensor | None) -> Tensor:
+    def _run(self, chunk: Batch, features: Features, words: Tensor | None) -> Tensor:
         """A vector for each row of a chunk ``[r, D]``, a pseudo-word put into each where there are any."""
         backbone = self.embedder.backbone
-        shared = self.shared_features()
-        sequence = backbone.embed(chunk, self.embedder.vision(chunk) if shared is None else shared.of(chunk))
+        sequence = backbone.embed(chunk, features)
         if words is not None:
             rows = torch.arange(len(chunk), device=words.device)
             sequence = replaced(sequence, words, rows, self.composer.placeholder, self.composer.places)
@@ -149,13 +147,15 @@ class MappingModule(EmbedderModule):
         raise NotImplementedError
 
 
-def _halves_of(piece: tuple[Batch, Tensor]) -> tuple[tuple[Batch, Tensor], tuple[Batch, Tensor]] | None:
+def _halves_of(piece: Piece) -> tuple[Piece, Piece] | None:
     """See :func:`mmembed.training.memory.halves_of`; each half with the pairs of its rows."""
     chunk, pairs = piece
     halves = halves_of(chunk)
     if halves is None:
         return None
     first, last = halves
+    if pairs is None:
+        return (first, None), (last, None)
     return (first, pairs[: len(first)]), (last, pairs[len(first) :])
 
 

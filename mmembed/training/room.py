@@ -25,6 +25,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
 
 
+def free_memory() -> None:
+    """Give back what nothing holds any more; an error that is being handled holds all that its block held."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 @dataclass
 class Attempt:
     """What became of a piece of work that may run out of memory."""
@@ -94,7 +101,8 @@ class Room(Generic[Chunk]):
             held: bytes of the graphs that are kept; they are given up first, and the chunk is cut next time.
 
         Yields:
-            What became of it; if it failed, whoever asks gives the graphs up, or cuts, and tries again.
+            What became of it; if it failed, whoever asks gives the graphs up, or cuts, and tries again, once
+            :func:`free_memory` has run: inside the block the error still holds what the block held.
 
         Raises:
             BaseException: of the block, unless memory ran out and there is room to be made.
@@ -111,11 +119,6 @@ class Room(Generic[Chunk]):
                 self.stuck = self.cost(chunk)
                 raise
             attempt.failed = True
-        if attempt.failed:
-            # behind the handler, whose traceback held the tensors of the block
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
 
     def _keep_less(self, held: int) -> None:
         self._keep = held // 2
@@ -127,11 +130,12 @@ class Room(Generic[Chunk]):
         )
 
     def _halve_from_now_on(self, chunk: Chunk) -> bool:
-        """Remember what the larger half of a chunk costs as the most; whether the chunk has halves."""
+        """Remember what the larger half of a chunk costs as the most, if less is not; whether the chunk has halves."""
         halves = None if self.halve is None else self.halve(chunk)
         if halves is None:
             return False
-        self.most = max(map(self.cost, halves))
+        cost = max(map(self.cost, halves))
+        self.most = cost if self.most is None else min(self.most, cost)
         self._say(
             "halves",
             f"out of memory at a chunk of {self.cost(chunk):,} tokens: it is cut in halves, and the step goes on; "

@@ -100,7 +100,8 @@ class Chunks:
     """Rows are cut from long to short, so that those of a chunk are of like length; False cuts them in the order given,
     queries before targets."""
     halve: bool = True
-    """Where memory runs out, the chunk is cut in halves and the step goes on; False ends the run."""
+    """Where memory runs out, in validation too, the chunk is cut in halves and the step goes on; False ends the run, as
+    do sharded weights and settings of a backbone that let a vector depend on the rows beside it."""
 
     def __post_init__(self) -> None:
         _at_least(1, "chunks", self, ("rows", "tokens"))

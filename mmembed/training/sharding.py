@@ -14,6 +14,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from mmembed.errors import InputError
+from mmembed.models.compiled import repeated_layers
 from mmembed.models.embedder import Embedder
 from mmembed.models.sequence import Batch
 from mmembed.processes import everyone
@@ -30,7 +31,7 @@ def shard(embedder: Embedder, mesh: DeviceMesh) -> None:
     whole = {*tower.parameters(), *_marking(embedder)} if embedder.tower_is_frozen else set()
     # single numbers cannot be spread; those of a loss that is not ours never train
     whole |= {p for p in embedder.parameters() if p.dim() == 0 and not p.requires_grad}
-    for layer in layers_of(embedder.backbone):
+    for layer in repeated_layers(embedder.backbone):
         if not whole.issuperset(layer.parameters()):
             fully_shard(layer, mesh=mesh)
     for part in _beside(embedder):
@@ -54,18 +55,6 @@ def _beside(embedder: Embedder) -> list[nn.Module]:
 def _marking(embedder: Embedder) -> list[nn.Parameter]:
     """Weights of a region encoder that run with the tower."""
     return list(embedder.regions.parameters()) if embedder.regions.marks_patches else []
-
-
-def layers_of(backbone: nn.Module) -> list[nn.Module]:
-    """The repeated layers of a model: what stands in a list of modules and in no other layer."""
-    found: list[nn.Module] = []
-    inside: set[nn.Module] = set()
-    for module in backbone.modules():
-        if isinstance(module, nn.ModuleList) and module not in inside:
-            layers = [layer for layer in module if any(True for _ in layer.parameters())]
-            found += layers
-            inside.update(below for layer in layers for below in layer.modules())
-    return found
 
 
 def _refuse_two_runs(embedder: Embedder) -> None:

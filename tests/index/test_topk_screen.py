@@ -224,6 +224,20 @@ def test_a_screen_that_the_processor_has_no_products_for_is_refused(monkeypatch)
         top_k(unit(2, 8, 0), unit(900, 8, 1), 3, screen="bfloat16")
 
 
+def test_an_unknown_screen_is_refused_and_a_near_one_named():
+    with pytest.raises(InputError, match=r"top_k.screen: expected auto, bfloat16, .* got 'bfloat'; .*'bfloat16'"):
+        top_k(unit(2, 8, 0), unit(9, 8, 1), 3, screen="bfloat")
+
+
+@pytest.mark.parametrize("screen", [*SCREENS, "off"])
+def test_vectors_that_train_are_ranked_without_a_graph(screen):
+    queries, corpus = unit(2, 8, 0), unit(900, 8, 1)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: pytest.fail("a graph"), lambda tensor: tensor):
+        found = top_k(queries.clone().requires_grad_(), corpus.clone().requires_grad_(), 3, screen=screen)
+
+    equal(found, slow_top_k(queries, corpus, 3))
+
+
 def test_places_of_the_shortlist_do_not_grow_with_the_corpus():
     assert shortlist.Shortlist(3, 5, CPU).columns.shape == (3, shortlist.room(5))
 

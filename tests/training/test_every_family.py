@@ -11,12 +11,13 @@ from mmembed import Embedder, Image, Item, Pair, Region
 from mmembed.counters import counting
 from mmembed.errors import InputError
 from mmembed.losses.settings import Contrastive
+from mmembed.models.compiled import repeated_layers
 from mmembed.models.sequence import collate
 from mmembed.models.settings.regions import MaskChannel, MaskPool, RoiReplay, Sam2Regions, Sam2Scratch
 from mmembed.training.batches import PairPreparer
 from mmembed.training.module import EmbedderModule
 from mmembed.training.settings import Chunks, Optim, Stage
-from mmembed.training.sharding import layers_of, shard, whole_tensor
+from mmembed.training.sharding import shard, whole_tensor
 from tests.cases import WORDS, draw
 from tests.families import FAMILIES, READS_PICTURES, family_embedder, family_settings
 
@@ -122,7 +123,7 @@ def test_a_filler_runs_every_part_that_trains(name):
 
     embedder(batch.filler).sum().backward()
 
-    layers = {id(p) for layer in layers_of(embedder.backbone) for p in layer.parameters() if p.requires_grad}
+    layers = {id(p) for layer in repeated_layers(embedder.backbone) for p in layer.parameters() if p.requires_grad}
     assert layers == {id(p) for p in embedder.parameters() if p.grad is not None and id(p) in layers}
 
 

@@ -13,9 +13,11 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from mmembed import Embedder, Item, Pair
+from mmembed.counters import counting
 from mmembed.errors import InputError
 from mmembed.items import Negative
 from mmembed.losses.settings import Contrastive, Distillation, LinCIR
+from mmembed.models.prompts import Kind
 from mmembed.models.settings import DualEncoder, EmbedderSettings, Phi, Phrases, RawPrompt, Scratch, Sum
 from mmembed.training.batches import PairPreparer
 from mmembed.training.inspection import view_rows
@@ -25,6 +27,7 @@ from mmembed.training.settings import Chunks, Optim, Stage
 from mmembed.training.teachers import read_teachers, write_teachers
 from tests.cases import draw
 from tests.models.backbones.dual_encoder.checkpoints import MAPPING, published
+from tests.training.small_memory import SmallMemory
 
 PROMPT = RawPrompt(phrases=Phrases(both="a photo of $ that {text}"))
 MASKED = [
@@ -159,10 +162,37 @@ def test_the_gradient_of_distillation_is_that_of_the_whole_loss_at_once(tmp_path
     cached = gradients_of(module)
 
     module.zero_grad()
-    module._loss(batch, module._embed(batch)).share.backward()
+    vectors = module._vectors(batch)
+    words = module.composer.network(module._inputs(batch, vectors))
+    encode = module._fill(words)
+    filled = [encode(piece)[EMBEDDING] for piece in module._pieces(batch, len(vectors))]
+    module._loss(batch, {EMBEDDING: torch.cat([vectors, *filled]), WORDS: words}).share.backward()
 
     for name, gradient in gradients_of(module).items():
         torch.testing.assert_close(cached[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_each_picture_passes_the_tower_once_though_memory_runs_out(tmp_path):
+    module = distillation(embedder_of(), tmp_path, chunks=Chunks(keep_mb=0, padding=None))
+    batch = prepared(module, picture_pairs())
+    module.gradients(batch)
+    expected = gradients_of(module)
+    mixed, _ = batch.chunks
+    kinds = torch.split(mixed.kinds, mixed.lengths.tolist())
+    texts = [len(row) for row in kinds if (row == Kind.TEXT).all()]
+    # the pictures have passed the tower when the texts of their chunk run out
+    text = module.embedder.backbone.model.transformer.resblocks[0]
+    device = SmallMemory(text, len(texts) * max(texts) - 1)
+    module.zero_grad()
+
+    with counting() as work:
+        module.gradients(batch)
+
+    assert work["tower_forwards"] == len(picture_pairs())
+    # the second half holds the texts, and is cut once more
+    assert (work["chunks_halved"] >= 2, device.failures) == (True, 2)
+    for name, gradient in gradients_of(module).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
 
 
 def test_equal_masked_captions_are_kept_apart_and_equal_captions_are_not():

@@ -60,11 +60,12 @@ def test_two_ranks_equal_one(case, runs):
         assert [two[name] for name in names] == pytest.approx([one[name] for name in names], rel=2e-6, abs=1e-6)
 
 
-def test_one_rank_ran_out_of_memory_and_the_other_did_not_notice(runs):
+def test_one_rank_ran_out_of_memory_and_both_took_the_step_again(runs):
     # rank 0, where it had not the memory that the single process had
     assert reports(runs[2], "halved-ddp")[0]["halved"] > 0
     assert {reports(runs[1], case)[0]["halved"] for case in CASES} == {0}
-    assert reports(runs[2], "halved-ddp")[0]["loss"] == reports(runs[2], "lopsided-ddp")[0]["loss"]
+    losses = [reports(runs[2], case)[0]["loss"] for case in ("halved-ddp", "lopsided-ddp")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
 @pytest.mark.parametrize("case", MAPPING)
