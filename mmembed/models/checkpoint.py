@@ -22,6 +22,8 @@ from mmembed.models.settings import DType
 # what a checkpoint saved with its language-model head holds beyond the base model
 HEAD = "lm_head."
 ADAPTER_CONFIG = "adapter_config.json"
+# bytes; where torch begins what it allocates
+_LINE = 64
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -116,7 +118,9 @@ def open_checkpoint(
         model._weight_conversions = None
     if weights:
         refuse_gaps(path, info, family.heads)
-        if quantize is not None:
+        if quantize is None:
+            _align(model)
+        else:
             _settle_quantised(model)
     return Checkpoint(model, tokenizer, preprocessing)
 
@@ -126,6 +130,17 @@ def _shapes(config: Any, how: Mapping[str, Any]) -> Any:
     plain = {name: value for name, value in how.items() if name != "quantization_config"}
     with torch.device("meta"):
         return AutoModel.from_config(config, **plain)
+
+
+def _align(model: Any) -> None:
+    """Copy weights out of a file whose header ends where no processor's line begins.
+
+    Kernels for narrow matrices choose the order of sums by the address, and the same weights made in memory would give
+    other last bits.
+    """
+    for weight in (*model.parameters(), *model.buffers()):
+        if weight.data_ptr() % _LINE:
+            weight.data = weight.data.clone()
 
 
 def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from mmembed.errors import InputError
 from mmembed.models.backbone import Backbone
+from mmembed.models.last_layer import layers_of_decoder
 
 _COMPILERS = ("g++", "clang++", "cl")
 
@@ -43,8 +44,8 @@ def repeated_layers(backbone: nn.Module) -> list[nn.Module]:
             layers = [layer for layer in module if any(True for _ in layer.parameters())]
             found.append(layers)
             inside.update(below for layer in layers for below in layer.modules())
-    decoder = getattr(getattr(backbone, "language_model", None), "layers", None)
-    found.sort(key=lambda layers: decoder is not None and layers[-1:] == [decoder[-1]])
+    last = [*layers_of_decoder(backbone)][-1:]
+    found.sort(key=lambda layers: layers[-1:] == last)
     return [layer for layers in found for layer in layers]
 
 

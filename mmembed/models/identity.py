@@ -81,6 +81,7 @@ def tower_identity(model: Embedder) -> dict[str, str]:
         **model.backbone.facts(),
         **settings,
         "compiled": str(model.settings.speed.compile),
+        "patch_products": str(model.settings.speed.patch_products),
         "taps": repr(model.backbone.taps),
         "autocast": str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else "none",
         "float32_products": torch.get_float32_matmul_precision(),

@@ -162,11 +162,11 @@ class LanguageBackbone(Backbone):
         Raises:
             InputError: a row that cannot be packed under ``packing: on``.
         """
-        padding = Padding(sequence.lengths, self.settings.padding_side)
-        self.check_packing(padding.longest)
-        if padding.is_dense or not self.packs(padding.longest):
-            return padding
-        return Packing(sequence.lengths, kernel=why_no_kernel(self.language_model) is None)
+        shortest, longest = torch.stack(sequence.lengths.aminmax()).tolist()
+        self.check_packing(longest)
+        if shortest < longest and self.packs(longest):
+            return Packing(sequence.lengths, kernel=why_no_kernel(self.language_model) is None)
+        return Padding(sequence.lengths, self.settings.padding_side)
 
     def position_ids(self, positions: Tensor) -> Tensor:
         """Padded positions ``[B, L, 3]`` as the language model takes them; one counter unless a family has three."""

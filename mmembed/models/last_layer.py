@@ -7,7 +7,8 @@ runs at the tokens read, and its cache answers with the keys and values of all. 
 queries, which precedes the cache, is the one thing still computed at every token for nothing.
 """
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from threading import Lock
@@ -21,8 +22,9 @@ from mmembed.errors import InputError
 from mmembed.models.poolers import OneTokenPooler, Pooler
 from mmembed.models.token_layout import TokenLayout
 
-# what transformers' layers call their cache, now and before
+# what transformers' layers call their cache, now and before, and what else is put in their way by name
 _CACHE = ("cache", "past_key_values")
+_CUT = ("position_embeddings", "attention_mask")
 # how rows lie and where each is read, of the run that a thread is in
 _READ: ContextVar[tuple[TokenLayout, Tensor] | None] = ContextVar("_READ", default=None)
 _HOOKING = Lock()
@@ -86,6 +88,9 @@ def why_at_all_tokens(backbone: nn.Module, pooler: Pooler) -> tuple[str, str] | 
     layers = layers_of_decoder(backbone)
     if not layers or not hasattr(layers[-1], "self_attn"):
         return "a decoder whose last layer is one of self-attention", type(backbone).__name__
+    unlike = _unlike(layers[-1], inspect.signature(layers[-1].forward).parameters)
+    if unlike is not None:
+        return unlike
     settings, config = backbone.settings, backbone.model.config  # type: ignore[union-attr]
     if settings.gradient_checkpointing:  # type: ignore[union-attr]
         return "gradient_checkpointing: false", "true, which runs a layer again when its cache is gone"
@@ -95,6 +100,14 @@ def why_at_all_tokens(backbone: nn.Module, pooler: Pooler) -> tuple[str, str] | 
     if len(deepstack) >= len(layers):
         return "a last layer to which no features of pictures are added", f"{len(deepstack)} of {len(layers)} layers"
     return None
+
+
+def _unlike(layer: nn.Module, names: Collection[str]) -> tuple[str, str] | None:
+    """What a layer's arguments should be called and how they are, where they are called otherwise; else None."""
+    if all(name in names for name in _CUT) and any(name in names for name in _CACHE):
+        return None
+    expected = f"a last layer told {' and '.join(_CUT)} by name, and its cache as {' or '.join(_CACHE)}"
+    return expected, f"{type(layer).__name__} with {', '.join(names)}"
 
 
 def layers_of_decoder(backbone: nn.Module) -> Any:
@@ -138,6 +151,9 @@ def _narrow(
     # another thread may meet the hook before torch knows that it takes keywords
     if read is None or more is None:
         return None
+    unlike = _unlike(layer, more)
+    if unlike is not None:
+        raise InputError("speed.last_layer", expected=unlike[0], got=unlike[1], remedy="last_layer: all")
     layout, places = read
     columns = layout.columns_at(places)
     states, *rest = args

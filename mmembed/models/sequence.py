@@ -95,12 +95,12 @@ class Batch:
         blocks: how many blocks of ``pixels`` each distinct medium has ``[M]``.
         sizes: ``[M, 2]`` width and height of each distinct medium as decoded.
         slots: for every place of a medium in reading order, which distinct medium stands there ``[S]``.
+        slot_counts: how many of ``slots`` each row has ``[B]``.
         media: fingerprints of the distinct media, in the order of ``grids``.
         regions: what fills the tokens that are kept free, in their order; each medium is its number in ``grids``.
         marks: uint8 ``[P, F, p, p]`` beside ``pixels``, zero where no region is; None without regions in pixels.
         guides: uint8 ``[M, 3, S, S]``, pictures for a region encoder's own tower, zero for a medium without one; None
             where no medium has any.
-        slot_counts: how many of ``slots`` each row has ``[B]``.
     """
 
     ids: Tensor
@@ -113,11 +113,11 @@ class Batch:
     blocks: Tensor
     sizes: Tensor
     slots: Tensor
+    slot_counts: Tensor
     media: list[str] = field(default_factory=list)
     regions: list[RegionSlot] = field(default_factory=list)
     marks: Tensor | None = None
     guides: Tensor | None = None
-    slot_counts: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
 
     @property
     def kept_free(self) -> Tensor:
@@ -157,6 +157,7 @@ def collate(rows: SequenceOf[Row]) -> Batch:
         blocks=torch.tensor([len(m.pixels) for m in distinct.values()], dtype=torch.long),
         sizes=torch.tensor([m.size for m in distinct.values()], dtype=torch.long).reshape(-1, 2),
         slots=torch.tensor([order[m.fingerprint] for row in rows for m in row.media], dtype=torch.long),
+        slot_counts=torch.tensor([len(row.media) for row in rows]),
         media=list(distinct),
         regions=[
             replace(slot, row=i, medium=order[row.media[slot.medium].fingerprint])
@@ -165,7 +166,6 @@ def collate(rows: SequenceOf[Row]) -> Batch:
         ],
         marks=_marks(list(distinct.values()), frames),
         guides=_guides([m.guide for m in distinct.values()]),
-        slot_counts=torch.tensor([len(row.media) for row in rows]),
     )
 
 

@@ -46,6 +46,16 @@ def test_a_checkpoint_with_a_head_opens_without_it(copy):
     assert "<|im_start|>" in checkpoint.tokenizer.chat_template
 
 
+def test_weights_begin_where_they_would_in_memory_however_long_the_header_of_their_file_is(copy):
+    weights = load_file(copy / "model.safetensors")
+    for longer in (0, 8):
+        save_file(weights, copy / "model.safetensors", metadata={"format": "pt", "longer": "x" * longer})
+
+        model = opened(copy).model
+
+        assert {weight.data_ptr() % 64 for weight in (*model.parameters(), *model.buffers())} == {0}
+
+
 def test_a_missing_weight_is_named(copy):
     name = a_weight(copy, "0.mlp.up_proj.weight")
     edit_weights(copy, lambda weights: weights.pop(name))

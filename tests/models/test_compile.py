@@ -11,8 +11,9 @@ from mmembed.errors import InputError
 from mmembed.models.compiled import repeated_layers
 from mmembed.models.settings import MaskPool, Speed
 from tests.cases import WORDS
-from tests.families import FAMILIES, family_embedder, family_settings
+from tests.families import FAMILIES, family_embedder, family_settings, lora_of, perturb
 from tests.models.test_packing import assert_equal_gradients, batch_of, gradients
+from tests.speeds import OFF
 
 COMPILED = Speed(compile=True)
 needs_compiler = pytest.mark.skipif(
@@ -20,8 +21,21 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
+# the compiler keeps it from being shown, which is too late where warnings are errors
+no_grad_warning = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+
+
 def compiled(name, speed=COMPILED, **backbone):
     return Embedder(replace(family_settings(name, **backbone), speed=speed), texts=WORDS)
+
+
+def adapted(name, directory, speed):
+    """A model saved before, with an adapter that is not where training begins, and always the same."""
+    torch.manual_seed(0)
+    settings = family_settings(name, lora=lora_of(name), scratch=None, path=str(directory))
+    embedder = Embedder(replace(settings, speed=speed))
+    perturb(embedder)
+    return embedder
 
 
 def is_compiled(layer):
@@ -45,15 +59,33 @@ def test_compiled_layers_embed_as_they_did_and_keep_their_names(tmp_path):
 
 @needs_compiler
 @pytest.mark.acceptance
-# the compiler keeps it from being shown, which is too late where warnings are errors
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@no_grad_warning
+@pytest.mark.parametrize("choices", [{}, {"last_layer": "all"}, {"packing": "on"}], ids=["", "all tokens", "packed"])
 @pytest.mark.parametrize("name", ["qwen2", "qwen2_vl"])
-def test_compiled_layers_give_every_weight_the_gradient_that_they_did(name):
-    plain, fast = family_embedder(name).train(), compiled(name).train()
+def test_compiled_layers_give_every_weight_the_gradient_that_they_did(name, choices):
+    plain, fast = compiled(name, OFF).train(), compiled(name, Speed(compile=True, **choices)).train()
     batch = batch_of(plain, FAMILIES[name].items)
 
     assert torch.allclose(fast(batch), plain(batch), atol=2e-6, rtol=0)
     assert_equal_gradients(gradients(fast, batch), gradients(plain, batch))
+
+
+@needs_compiler
+@pytest.mark.acceptance
+@no_grad_warning
+@pytest.mark.parametrize("packing", ["off", "on"])
+def test_an_adapter_in_compiled_layers_trains_and_is_merged_as_in_others(packing, saved):
+    plain, fast = (
+        adapted("qwen2_vl", saved("qwen2_vl"), speed)
+        for speed in (OFF, Speed(compile=True, packing=packing, last_layer="pooled"))
+    )
+    items = FAMILIES["qwen2_vl"].items
+    batch = batch_of(plain, items)
+
+    assert_equal_gradients(gradients(fast.train(), batch), gradients(plain.train(), batch))
+    with_adapter = plain.encode(items)
+    assert torch.allclose(fast.encode(items), with_adapter, atol=2e-6, rtol=0)
+    assert torch.allclose(fast.merge_adapter().encode(items), with_adapter, atol=2e-6, rtol=0)
 
 
 @needs_compiler

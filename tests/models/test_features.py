@@ -10,9 +10,11 @@ from mmembed.models.feature_store import FeatureStore
 from mmembed.models.features import SharedFeatures
 from mmembed.models.identity import tower_identity
 from mmembed.models.sequence import collate
+from mmembed.models.settings import Speed
 from mmembed.models.settings.regions import MaskChannel
 from tests.cases import draw, small_embedder
 from tests.families import READS_PICTURES
+from tests.speeds import at_speed
 
 PICTURES = [draw(56, 56 + 28 * i, i) for i in range(4)]
 
@@ -99,6 +101,8 @@ def test_the_space_is_of_the_tower_and_what_it_is_given_and_of_nothing_else(tmp_
         directory_of(small_embedder("qwen2_vl", regions=MaskChannel()), tmp_path),
         directory_of(small_embedder("qwen2_vl").bfloat16(), tmp_path),
     ]
+    with at_speed(embedder, Speed(patch_products=False)):
+        others.append(directory_of(embedder, tmp_path))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         others.append(directory_of(embedder, tmp_path))
     assert len({ours, *others}) == 1 + len(others)

@@ -93,10 +93,10 @@ def test_raw_prompts_equal_the_published_strings(key):
 
 
 @pytest.mark.parametrize(("side", "array"), [("query", "q_emb"), ("positives", "p_emb")])
-def test_an_adapter_saved_under_old_names_embeds_as_published(side, array, golden, golden_item, open_golden):
+def test_an_adapter_saved_under_old_names_embeds_as_published(side, array, golden, golden_item, open_golden, sped):
     pairs = json.loads((PUBLISHED / "train/single_lora.json").read_text())["pairs"]
     items = [golden_item(*(pair[:2] if side == "query" else pair[2:])) for pair in pairs]
-    model = open_golden("qwen2_vl", adapter=str(golden / "vlm2vec/qwen2_vl_lora"))
+    model = sped(open_golden("qwen2_vl", adapter=str(golden / "vlm2vec/qwen2_vl_lora")))
 
     with np.load(PUBLISHED / "train/single_lora.npz") as arrays:
         assert np.abs(model.encode(items).numpy() - arrays[array]).max() <= 2e-6

@@ -99,8 +99,8 @@ def array(name):
 
 
 @pytest.mark.parametrize("name", WRAPPED_CASES)
-def test_wrapped_models_read_the_same_tokens_and_give_the_same_embeddings(name):
-    case, model = WRAPPED_CASES[name], wrapped(name.split("/")[0])
+def test_wrapped_models_read_the_same_tokens_and_give_the_same_embeddings(name, sped):
+    case, model = WRAPPED_CASES[name], sped(wrapped(name.split("/")[0]))
     pictures = [Image(PICTURES / f"{image}.png") if image else None for image in case["images"]]
     items = [chat_item(picture, text) for picture, text in zip(pictures, case["texts"], strict=True)]
 
@@ -132,11 +132,11 @@ def test_u_marvel_reads_the_same_tokens_and_pools_the_same_ones(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_u_marvel_gives_the_same_embeddings(name):
+def test_u_marvel_gives_the_same_embeddings(name, sped):
     tolerance = 2e-2 if name.endswith("bf16") else 1e-5
 
     with torch.no_grad():
-        ours = u_marvel_model(name)(collate(u_marvel_rows(name)))
+        ours = sped(u_marvel_model(name))(collate(u_marvel_rows(name)))
 
     assert np.abs(ours.numpy() - array(f"{name}/emb")).max() <= tolerance
 

@@ -39,9 +39,9 @@ def item_of(case):
 
 
 @pytest.mark.parametrize(("file", "name"), [(file, name) for file, cases in CASES.items() for name in cases])
-def test_a_released_model_reads_the_same_tokens_and_gives_the_same_embedding(file, name):
+def test_a_released_model_reads_the_same_tokens_and_gives_the_same_embedding(file, name, sped):
     case = CASES[file][name]
-    model, item = model_of(file, case.get("total_pixels")), item_of(case)
+    model, item = sped(model_of(file, case.get("total_pixels"))), item_of(case)
     side = "target" if item.instruction is None else "query"
 
     (row,) = model.prepare([item], side)

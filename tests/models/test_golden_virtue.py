@@ -125,10 +125,10 @@ def branch_prompts(case):
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("name", EMBED)
-def test_embeddings_of_a_batch_equal_the_published_ones(name, call, open_virtue):
+def test_embeddings_of_a_batch_equal_the_published_ones(name, call, open_virtue, sped):
     items, in_frame = items_of(EMBED[name])
     side = "right" if name.endswith("rightpad") else "left"
-    model = open_virtue(legacy_positions=call, legacy_boxes=not in_frame, padding_side=side)
+    model = sped(open_virtue(legacy_positions=call, legacy_boxes=not in_frame, padding_side=side))
 
     ours = embed(model, items)
 

@@ -280,6 +280,35 @@ def test_a_kernel_that_takes_no_mask_is_refused(embedder_of):
         check_last_layer(backbone, LastTokenPooler())
 
 
+class Otherwise(torch.nn.Module):
+    """A decoder layer of a library that calls its arguments otherwise."""
+
+    self_attn = None
+
+    def forward(self, states, rotary=None, mask=None, past_key_values=None):
+        return states
+
+
+def test_a_layer_that_is_told_by_other_names_is_refused_in_words(embedder_of):
+    embedder = copy.deepcopy(embedder_of("qwen2"))
+    layers = layers_of_decoder(embedder.backbone)
+    batch = batch_of(embedder, FAMILIES["qwen2"].items)
+    # the library's own layer, handed no rotation
+    layers[-1].register_forward_pre_hook(
+        lambda _, args, more: (args, {name: value for name, value in more.items() if name != "position_embeddings"}),
+        with_kwargs=True,
+    )
+    message = "a last layer told position_embeddings and attention_mask by name, and its cache as cache or past_key_val"
+
+    with pytest.raises(InputError, match=rf"speed\.last_layer: expected {message}.*got Qwen2Dec.*; last_layer: all"):
+        told(embedder, last_layer="pooled")(batch)
+
+    layers[-1] = Otherwise()
+    with pytest.raises(InputError, match=rf"{message}ues, got Otherwise with states, rotary, mask, past_key_values"):
+        check_last_layer(embedder.backbone, embedder.pooler)
+    assert not told(embedder, last_layer="auto").last_layer_at_one_token
+
+
 @pytest.mark.parametrize(
     ("name", "choices", "at_one"),
     [

@@ -178,7 +178,7 @@ def check_patch_maps(backbone: Backbone) -> None:
     """
     none = torch.zeros(0, dtype=torch.long)
     grids = none.reshape(0, 3)
-    backbone.patch_maps(Batch(none, none, grids.T, none, none, None, grids, none, none.reshape(0, 2), none), [])
+    backbone.patch_maps(Batch(none, none, grids.T, none, none, None, grids, none, none.reshape(0, 2), none, none), [])
 
 
 def _between(low: float, high: float, edges: np.ndarray) -> np.ndarray:

@@ -154,7 +154,7 @@ def test_cached_gradients_are_those_of_the_whole_batch_and_encode_no_picture_aga
     with counting() as work:
         whole, cut = gradients([rows]), gradients([rows[:1], rows[1:3], rows[3:]])
 
-    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(whole, cut, strict=True))
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(whole, cut, strict=True))
     assert work["sam_images"] == 1
 
 

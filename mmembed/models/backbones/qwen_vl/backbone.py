@@ -65,6 +65,7 @@ class QwenVLBackbone(VisionLanguageBackbone):
             return Features([])
         count("tower_forwards", len(batch.grids))
         patches = self._patches(batch.pixels)
+        self.tower.patch_embed.products = self.speed.patch_products
         with tapped(self.tower.blocks, self.taps) as states:
             output = self.model.visual(patches, grid_thw=batch.grids)
         sizes = (batch.grids.prod(-1) // self.tower.spatial_merge_size**2).tolist()

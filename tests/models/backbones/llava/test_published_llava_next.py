@@ -38,8 +38,8 @@ def test_all_published_cases_are_found():
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
-def test_embeddings_equal_the_published_ones(name, open_llava_next):
-    ours = open_llava_next(**settings_of(name)).encode(items_of(name)).numpy()
+def test_embeddings_equal_the_published_ones(name, open_llava_next, sped):
+    ours = sped(open_llava_next(**settings_of(name))).encode(items_of(name)).numpy()
 
     with np.load(PUBLISHED / "golden.npz") as arrays:
         assert np.abs(ours - arrays[f"{name}/emb"]).max() <= 2e-6

@@ -8,6 +8,9 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from mmembed.models.backbones.qwen_vl.patches import PatchProducts
+from mmembed.models.sequence import collate
+from mmembed.models.settings import Speed
+from tests.speeds import at_speed
 
 SAME = 2e-6
 
@@ -72,6 +75,31 @@ def test_an_adapter_on_the_convolution_takes_part(frames):
 
     assert torch.allclose(got, adapted(whole(patches)), atol=SAME, rtol=0)
     assert not torch.allclose(got, PatchProducts(Library(bias=True))(patches), atol=1e-2)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_switched_off_it_is_the_librarys_convolution(frames):
+    library = Library(bias=True)
+    plain, patches = PatchProducts(deepcopy(library)), patches_of(frames)
+    plain.products = False
+
+    assert torch.equal(plain(patches), library(whole(patches)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_a_tower_convolves_only_where_it_is_told_to(name, mixed_items, scratch_embedder):
+    embedder, convolved = scratch_embedder(name), []
+    batch = collate(embedder.prepare(mixed_items, "query"))
+    hook = embedder.backbone.tower.patch_embed.proj.register_forward_hook(lambda *_: convolved.append(1))
+    vectors = {}
+    for products in (True, False):
+        with at_speed(embedder, Speed(patch_products=products)):
+            vectors[products] = embedder(batch)
+        assert len(convolved) == (not products)
+    hook.remove()
+
+    assert torch.allclose(vectors[True], vectors[False], atol=SAME, rtol=0)
 
 
 def test_the_weights_keep_their_names():
