@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmembed import Embedder, Item, Pair
 from mmembed.items import Image
 from mmembed.losses.settings import Contrastive
-from mmembed.models.settings import EmbedderSettings, Speed
+from mmembed.models.settings import EmbedderSettings
 from mmembed.recipe import read_recipe
 from mmembed.timers import span
 from mmembed.training.batches import PairPreparer
@@ -22,7 +22,7 @@ from scripts.benchmark.bench import Bench
 from scripts.benchmark.flops import useful_flops
 from scripts.benchmark.inputs import TOKENIZER_TEXTS, mixed_texts, noise, texts_of_one_length
 from scripts.benchmark.measuring import Comparison, Run
-from scripts.benchmark.models import OURS, options_in_words
+from scripts.benchmark.models import options_in_words
 from scripts.benchmark.plain import InfoNCE, PlainTwin
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -90,7 +90,7 @@ def demo(bench: Bench) -> Comparison:
     stage = recipe.stages["singles"]
     # in float32 both ways resize alike; regions have no part in these rows
     backbone: Any = replace(recipe.embedder.backbone, resize="torchvision")
-    settings = EmbedderSettings(backbone, recipe.embedder.prompt, pooler=recipe.embedder.pooler, speed=Speed(**OURS))
+    settings = EmbedderSettings(backbone, recipe.embedder.prompt, pooler=recipe.embedder.pooler)
     rows = bench.size.rows
     sides = Sides(texts_of_one_length(rows, 8, seed=2), [Item.of(Image(noise(28, seed))) for seed in range(rows)])
     ours = Embedder(settings, texts=TOKENIZER_TEXTS).to(bench.device)
