@@ -12,7 +12,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -38,6 +38,8 @@ _LOST = re.compile(r"DataLoader worker \(pid.*|Pin memory thread exited.*", re.D
 _NOTHING_CAME = "DataLoader timed out"
 _LOOK_UP = 0.1
 """Seconds after which a thread to which nothing came looks whether anything is still wanted."""
+_LEAVE = 5.0
+"""Seconds after which a thread is left alone that reads what a killed worker had begun to write."""
 
 
 class LostWorkerError(InputError):
@@ -97,8 +99,8 @@ def in_order(
         if drain is None:
             yield _received(partial(_next, sent), len(keys))
         else:
-            with _drained(sent, len(keys), drain.most) as take:
-                yield _received(take, len(keys))
+            with closing(_Drained(sent, len(keys), drain.most)) as drained:
+                yield _received(drained.take, len(keys))
 
 
 @contextmanager
@@ -195,16 +197,6 @@ def _next(sent: Iterator[_Sent]) -> _Sent:
         raise _lost(error) from error
 
 
-@contextmanager
-def _drained(sent: Iterator[_Sent], number: int, most: int) -> Iterator[Callable[[], _Sent]]:
-    """A block with what takes the next of those that a thread took before; the thread ends with it."""
-    drained = _Drained(sent, number, most)
-    try:
-        yield drained.take
-    finally:
-        drained.leave()
-
-
 class _Drained:
     """Takes what comes, or the error in its place, in a thread of this process; see :class:`Drain`.
 
@@ -232,13 +224,14 @@ class _Drained:
             self._changed.notify()
             return one
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """End the thread, whatever it waits for."""
         # first of all: torch may raise the end of a worker in any line
         self._wanted = False
         with self._changed:
             self._changed.notify()
-        self._thread.join()
+        # a worker that was killed while it wrote leaves a message without an end, at which the thread waits for ever
+        self._thread.join(_LEAVE)
 
     def _run(self) -> None:
         for _ in range(self._number):

@@ -44,9 +44,8 @@ def search(options: argparse.Namespace) -> None:
     for note in searcher.notes:
         print(f"otherwise than when the index was made: {note}", file=sys.stderr)
     workers = usual_workers(searcher.model.device) if options.workers is None else options.workers
-    found = searcher.search_all(
-        list(asked.values()), options.top, batch_tokens=options.batch_tokens, workers=workers
-    )  # fmt: skip
+    queries = list(asked.values())
+    found = searcher.search_all(queries, options.top, batch_tokens=options.batch_tokens, workers=workers)
     for name, hits in zip(asked, found, strict=True):
         if options.json:
             print(json.dumps({"query": name, "hits": [as_json(hit) for hit in hits]}, ensure_ascii=False))
@@ -62,6 +61,7 @@ def queries_of(options: argparse.Namespace) -> "dict[str, Item]":
     """
     from mmembed import Item
     from mmembed.data.tables import ItemTable
+    from scripts.embed import check_ids
 
     given = {"video": options.video, "image": options.image, "pdf": options.pdf, "text": options.words}
     query: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -70,7 +70,7 @@ def queries_of(options: argparse.Namespace) -> "dict[str, Item]":
             remedy = 'give words, e.g. "a red circle", --image, --video, --pdf, or --input for a table of queries'
             raise InputError("query", expected="something to search for", got="nothing", remedy=remedy)
         if options.pdf is not None:
-            query["page"] = options.page
+            query["page"] = options.page or 1
         if options.box:
             query["regions"] = [{"box": box} for box in options.box]
         one = Item.of(query, options.instruction)
@@ -78,8 +78,8 @@ def queries_of(options: argparse.Namespace) -> "dict[str, Item]":
     if query:
         raise InputError("--input", expected="a table, or one query", got="both", remedy="leave one out")
     rows = ItemTable(options.input)
-    read = [rows[number] for number in range(len(rows))]
-    return {name: Item.of(item, options.instruction) for name, item in read}
+    check_ids(rows)
+    return {name: Item.of(item, options.instruction) for name, item in rows}
 
 
 def as_json(hit: "Hit") -> dict[str, Any]:
@@ -97,16 +97,17 @@ def show(name: str, hits: "Sequence[Hit]", *, by_region: bool) -> None:
 def hits_table(name: str, hits: "Sequence[Hit]", *, by_region: bool) -> "Table":
     """The hits of a query as a table; which region was found only where regions were embedded."""
     import rich.box
+    from rich.markup import escape
     from rich.table import Table
 
-    made = Table(title=name, title_justify="left", box=rich.box.SIMPLE)
+    made = Table(title=escape(name), title_justify="left", box=rich.box.SIMPLE)
     for header in ("#", "score", *(["region"] if by_region else [])):
         made.add_column(header, justify="right")
     made.add_column("id", overflow="fold")
     made.add_column("what it is", no_wrap=True, overflow="ellipsis")
     for place, hit in enumerate(hits, start=1):
         region = ["whole" if hit.region == 0 else str(hit.region)] if by_region else []
-        made.add_row(str(place), f"{hit.score:.4f}", *region, hit.id, in_words(hit.item))
+        made.add_row(str(place), f"{hit.score:.4f}", *region, escape(hit.id), escape(in_words(hit.item)))
     return made
 
 
@@ -136,7 +137,7 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     query.add_argument("--video", metavar="FILE", help="a clip, or a folder of frames")
     query.add_argument("--pdf", metavar="FILE", help="a page of a document")
-    query.add_argument("--page", type=int, default=1, metavar="N", help="which of its pages (default: 1)")
+    query.add_argument("--page", type=int, metavar="N", help="which of its pages (default: 1)")
     query.add_argument("--instruction", metavar="WORDS", help="for queries that bring none")
     query.add_argument("--input", type=Path, metavar="TABLE", help='many queries: .jsonl or .parquet of {"id": ...}')
     add_model(parser, required=False)
@@ -149,6 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.box and options.image is None:
         parser.error("--box goes with --image")
+    if options.page is not None and options.pdf is None:
+        parser.error("--page goes with --pdf")
     try:
         search(options)
     except InputError as error:

@@ -73,7 +73,7 @@ def top_k(
     if screen not in get_args(Screen):
         raise InputError(
             "top_k.screen", expected=", ".join(get_args(Screen)), got=f"'{screen}'",
-            remedy=nearest(screen, get_args(Screen)),
+            remedy=nearest(str(screen), get_args(Screen)),
         )  # fmt: skip
     lists = {"candidates": candidates, "lose_ties": lose_ties, "excluded": excluded}
     check(queries, corpus, k, block_rows, lists)

@@ -55,9 +55,9 @@ def rows_ahead(
 ) -> Iterator[Iterator[Row]]:
     """A block with the rows of items, in order; the workers end with it.
 
-    The rows do not depend on the number of workers, nor do the counters but ``templates_rendered``. While nobody asks for rows, a thread
-    takes them from the workers, each of which is at most two groups of eight rows further; few items start fewer
-    workers.
+    The rows do not depend on the number of workers, nor do the counters but ``templates_rendered``. While nobody asks
+    for rows, a thread takes them from the workers, each of which is at most two groups of eight rows further; few items
+    start fewer workers.
 
     Args:
         preprocess: of the backbone; a process keeps media by itself (:meth:`Embedder.cache_media`).

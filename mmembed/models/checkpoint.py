@@ -133,13 +133,14 @@ def _shapes(config: Any, how: Mapping[str, Any]) -> Any:
 
 
 def _align(model: Any) -> None:
-    """Copy weights out of a file whose header ends where no processor's line begins.
+    """Copy float32 weights out of a file whose header ends where no processor's line begins.
 
     Kernels for narrow matrices choose the order of sums by the address, and the same weights made in memory would give
-    other last bits.
+    other last bits. Those of smaller types do not, and such weights stay in the file until they are read: a large model
+    on its way to a GPU would take as much memory of each process.
     """
     for weight in (*model.parameters(), *model.buffers()):
-        if weight.data_ptr() % _LINE:
+        if weight.dtype is torch.float32 and weight.data_ptr() % _LINE:
             weight.data = weight.data.clone()
 
 

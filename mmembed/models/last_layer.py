@@ -92,7 +92,8 @@ def why_at_all_tokens(backbone: nn.Module, pooler: Pooler) -> tuple[str, str] | 
     if unlike is not None:
         return unlike
     settings, config = backbone.settings, backbone.model.config  # type: ignore[union-attr]
-    if settings.gradient_checkpointing:  # type: ignore[union-attr]
+    # a caller may have turned it on in the library's model
+    if settings.gradient_checkpointing or getattr(layers[-1], "gradient_checkpointing", False):  # type: ignore[union-attr]
         return "gradient_checkpointing: false", "true, which runs a layer again when its cache is gone"
     if settings.attention == "flash_attention_2":  # type: ignore[union-attr]
         return "attention: sdpa or eager", "flash_attention_2"

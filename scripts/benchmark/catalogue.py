@@ -88,6 +88,10 @@ WORKLOADS = {
         "computes logits at all positions", (Required("ratio", 2.5), _SAME, _ENCODING),
     ),
     "encode_questions": Entry("encoding:questions", "encode pictures with a question, four questions to each picture"),
+    "options": Entry(
+        "encoding:options", "encode the inputs of encode_mixed; plain is ours with every option off, and what each of "
+        "them is worth by itself stands beside the ratios",
+    ),
     "train_demo": Entry(
         "training:demo", "training step of the demo's recipe: its small model, short texts and pictures of 28 pixels; "
         "plain is one batch",

@@ -17,6 +17,7 @@ from torch import Tensor
 from mmembed.counters import counting
 from mmembed.errors import InputError
 from mmembed.timers import timing
+from mmembed.training.room import is_out_of_memory
 from scripts.benchmark.flops import synchronise
 from scripts.benchmark.memory import Memory, peak_memory
 
@@ -94,8 +95,11 @@ def attempt(name: str, make: Callable[[], Comparison], under: Conditions) -> dic
     load = round(os.getloadavg()[0], 2)
     try:
         found = measure(name, make(), under)
-    except (InputError, torch.OutOfMemoryError) as error:
-        found = unmeasured(name, str(error).splitlines()[0])
+    except (InputError, RuntimeError, MemoryError) as error:
+        # on a CPU torch has no type of its own for want of memory
+        if not isinstance(error, InputError) and not is_out_of_memory(error):
+            raise
+        found = unmeasured(name, (str(error) or type(error).__name__).splitlines()[0])
     return found | {"load_before": load}
 
 

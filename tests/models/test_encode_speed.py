@@ -1,5 +1,6 @@
 """What encode leaves out or does at once, against the same without: equal vectors, and the work that is saved."""
 
+import gc
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 
 from mmembed import Image, Item
 from mmembed.counters import counting
-from mmembed.models.sequence import collate
+from mmembed.models.ahead import MOST_ROWS
+from mmembed.models.encoding import WINDOW_CHUNKS
+from mmembed.models.sequence import Row, collate
 from mmembed.models.settings import RawPrompt, Speed
 
 SAME = 2e-6
@@ -61,6 +64,25 @@ def test_equal_rows_of_different_windows_are_encoded_once(embedder):
     assert work["language_rows"] == 3
     assert torch.equal(vectors[3:6], vectors[:3])
     assert torch.allclose(vectors[6:], embedder.encode(texts), atol=SAME, rtol=0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_is_held_does_not_grow_with_the_number_of_items(workers, embedder):
+    texts = [f"a red circle {number}" for number in range(1000, 2000)]
+    length = len(embedder.prepare([Item.of(texts[0])], "query")[0])
+    held = []
+    hook = embedder.backbone.language_model.register_forward_hook(
+        lambda *_: held.append(sum(type(thing) is Row for thing in gc.get_objects()))
+    )
+    try:
+        embedder.encode(texts, batch_tokens=16 * length, workers=workers)
+    finally:
+        hook.remove()
+
+    # a window and the row behind it; with workers one more that the thread took meanwhile, and groups on their way
+    window = WINDOW_CHUNKS * 16 + 1
+    assert len(held) == -(-1000 // 16)
+    assert max(held) <= (window if workers == 0 else 2 * window + 3 * MOST_ROWS) < 1000
 
 
 def test_without_sharing_every_row_and_every_medium_is_encoded_where_it_stands(embedder, repeated):

@@ -296,6 +296,7 @@ def test_a_layer_that_is_told_by_other_names_is_refused_in_words(embedder_of):
     # the library's own layer, handed no rotation
     layers[-1].register_forward_pre_hook(
         lambda _, args, more: (args, {name: value for name, value in more.items() if name != "position_embeddings"}),
+        prepend=True,
         with_kwargs=True,
     )
     message = "a last layer told position_embeddings and attention_mask by name, and its cache as cache or past_key_val"

@@ -82,6 +82,13 @@ def test_the_options_together_hardly_move_an_embedding(results):
     assert of(results, "encode_mixed")["facts"]["difference_to_off"] <= 2e-6
 
 
+def test_each_option_is_turned_off_by_itself(results):
+    found = of(results, "options")["facts"]["times_as_long_without"]
+
+    assert set(found) == {"packing", "last_layer", "patch_products", "sort", "deduplicate"}
+    assert min(found.values()) > 0
+
+
 def test_all_on_and_all_off_are_all_that_is_exact():
     off, on = asdict(OFF), asdict(ALL_ON)
 

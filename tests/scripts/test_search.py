@@ -1,18 +1,20 @@
 """scripts/search.py: the searcher's own hits, on a terminal or as JSON, for one query or a table of them."""
 
 import json
+from io import StringIO
 
 import PIL.Image
 import pytest
+from rich.console import Console
 
 from data_prep.demo_gallery import make_gallery
 from mmembed import Item
 from mmembed.errors import InputError
 from mmembed.items import Image
 from mmembed.models.settings import TextRegions
-from mmembed.serve.search import Searcher
+from mmembed.serve.search import Hit, Searcher
 from scripts import embed
-from scripts.search import in_words, main, make_parser, queries_of
+from scripts.search import hits_table, in_words, main, make_parser, queries_of
 from tests.cases import small_embedder
 
 
@@ -81,6 +83,23 @@ def test_the_options_are_one_query(given, wanted):
 
 def test_an_item_is_one_line_of_words_and_file_names():
     assert in_words(Item(("a\nred ", Image("x/circle.png"), " thing"))) == "a red circle.png thing"
+
+
+def test_brackets_are_shown_as_they_are():
+    hits = [Hit("a[red]", 0.5, Item(("what is [/b]", Image("x/img[a].png"))), 0)]
+    console = Console(width=100, file=StringIO())
+
+    console.print(hits_table("is it [/b] ?", hits, by_region=False))
+
+    lines = console.file.getvalue()
+    assert all(words in lines for words in ("is it [/b] ?", "a[red]", "what is [/b] img[a].png"))
+
+
+def test_an_id_that_stands_twice_in_a_table_is_refused(folder, tmp_path, capsys):
+    (tmp_path / "queries.jsonl").write_text(2 * (json.dumps({"id": "a", "text": "red"}) + "\n"))
+
+    assert main(["--index", str(folder / "index"), "--input", str(tmp_path / "queries.jsonl")]) == 2
+    assert "each id once" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

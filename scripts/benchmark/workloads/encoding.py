@@ -1,12 +1,20 @@
 """Items to embeddings."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from statistics import median
+from typing import Any
 
 from mmembed import Item
+from mmembed.models.settings import Speed
 from scripts.benchmark.bench import Bench
 from scripts.benchmark.flops import useful_flops
-from scripts.benchmark.measuring import Comparison
+from scripts.benchmark.measuring import Comparison, timed
 from scripts.benchmark.models import ALL_ON, OFF, make_embedder, options_in_words
+
+TURNS = 3
+"""Of each option that is turned off."""
 
 
 def images(bench: Bench) -> Comparison:
@@ -40,6 +48,32 @@ def mixed(bench: Bench) -> Comparison:
         "beside them; torch.compile is left out"
     )
     return work
+
+
+def options(bench: Bench) -> Comparison:
+    """The mixed inputs with every option off, and with each of them off by itself."""
+    ours, off = bench.ours, make_embedder(bench.size, bench.device, speed=OFF)
+    usual = asdict(Speed())
+
+    def alone() -> dict[str, dict[str, float]]:
+        others = {name: value for name, value in asdict(OFF).items() if value != usual[name]}
+        return {"times_as_long_without": {name: _times_as_long(bench, {name: value}) for name, value in others.items()}}
+
+    return Comparison(
+        lambda: ours.encode(bench.mixed),
+        lambda: off.encode(bench.mixed),
+        rows=len(bench.mixed),
+        facts=alone,
+        timed=2,
+        options=options_in_words(),
+    )
+
+
+def _times_as_long(bench: Bench, change: dict[str, Any]) -> float:
+    changed = make_embedder(bench.size, bench.device, speed=replace(Speed(), **change))
+    runs = [partial(one.encode, bench.mixed) for one in (changed, bench.ours)]
+    turns = [[timed(run, bench.device)[0] for run in runs] for _ in range(TURNS)]
+    return median(without / usual for without, usual in turns)
 
 
 def _encoding(bench: Bench, items: Sequence[Item], *, head: bool = False) -> Comparison:
