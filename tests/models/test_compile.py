@@ -51,7 +51,8 @@ def test_compiled_layers_embed_as_they_did_and_keep_their_names(tmp_path):
     vectors = fast.encode(items)
     fast.save(tmp_path / "saved")
 
-    assert all(is_compiled(layer) for layer in repeated_layers(fast.backbone))
+    # but the last, which runs at some tokens alone
+    assert [is_compiled(layer) for layer in repeated_layers(fast.backbone)[-2:]] == [True, False]
     assert torch.allclose(vectors, plain.encode(items), atol=2e-6, rtol=0)
     assert list(fast.state_dict()) == list(plain.state_dict())
     assert Embedder.from_pretrained(tmp_path / "saved", device="cpu").settings.speed == COMPILED
@@ -90,7 +91,7 @@ def test_an_adapter_in_compiled_layers_trains_and_is_merged_as_in_others(packing
 
 @needs_compiler
 def test_the_last_layer_stays_as_it_is_where_it_runs_at_some_tokens_alone():
-    embedder = compiled("qwen2", Speed(compile=True, last_layer="pooled"))
+    embedder = compiled("qwen2")
 
     *others, last = repeated_layers(embedder.backbone)
 
