@@ -74,7 +74,7 @@ _WAIT = Required("facts.share_waited", 0.05, at_least=False, words="share of the
 _BLOCKS = Required(
     "counters.score_bytes_at_once", 2**26, at_least=False, words="bytes of scores held at once", size=None
 )
-_RISE = Required("rise_mb", 256, at_least=False, words="MiB of memory beside the vectors")
+_RISE = Required("rise_mb", 512, at_least=False, words="MiB of memory beside the vectors")
 _ENCODING = Required("mfu", 0.55, words="share of the ceiling", size="2b")
 _TRAINING = Required("mfu", 0.45, words="share of the ceiling", size="2b")
 

@@ -60,9 +60,10 @@ def resize(picture: Picture, height: int, width: int, backend: Resize) -> np.nda
         return np.array(picture.resize((width, height), Resampling.BICUBIC))
     from torchvision.transforms.v2 import functional as tv
 
-    channels_first = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-    if channels_first.shape[1:] == (height, width):
-        return np.asarray(picture)
+    pixels = np.array(picture)
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    channels_first = torch.from_numpy(pixels).permute(2, 0, 1)
     given = channels_first.float() if backend == "torchvision_float" else channels_first
     resized = tv.resize(given, [height, width], tv.InterpolationMode.BICUBIC, antialias=True)
     if resized.is_floating_point():
