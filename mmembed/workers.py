@@ -74,7 +74,7 @@ def in_order(
         keys: what to make.
         workers: processes that make them; 0 makes each in this process when it is asked for.
         pin: put tensors that come from workers into pinned memory, for a copy to a GPU that nobody waits for.
-        drain: have a thread take them; it, too, ends with the block.
+        drain: have a thread take them; it, too, ends with the block, but for one that a killed worker left waiting.
 
     Raises:
         InputError: what ``make`` raised, as it was.
@@ -225,7 +225,7 @@ class _Drained:
             return one
 
     def close(self) -> None:
-        """End the thread, whatever it waits for."""
+        """End the thread; one that waits for the rest of a message is left alone, a daemon."""
         # first of all: torch may raise the end of a worker in any line
         self._wanted = False
         with self._changed:
@@ -239,6 +239,7 @@ class _Drained:
             try:
                 one = self._next()
             except BaseException as error:
+                # whatever it is: raised where the value is taken, or that would wait for ever
                 one = error
             if one is None:
                 return
