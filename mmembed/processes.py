@@ -4,6 +4,7 @@ One command trains on any number of them: how many there are is the launcher's b
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,6 +101,9 @@ def everyone(mine: Any) -> list[Any]:
 PATIENCE = timedelta(hours=1)
 """How long processes wait for each other: longer than one of them may take to write a large checkpoint."""
 
+_LET_GO = 0.1
+"""Seconds at the end of a group in which gloo's threads let go of what they carried."""
+
 ALONE = Processes()
 """A run of one process."""
 
@@ -132,6 +136,9 @@ def joined(accelerator: str) -> Iterator[Processes]:
     finally:
         if ours:
             dist.destroy_process_group()
+            # FSDP2 keeps a group, and so its threads, to the end of Python. A thread that only then frees the tensor it
+            # carried last aborts the process, whose work is done: https://github.com/pytorch/pytorch/issues/190489
+            time.sleep(_LET_GO)
 
 
 def launcher() -> ClusterEnvironment | None:

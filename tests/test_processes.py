@@ -1,5 +1,10 @@
 """What started the processes, and what they agree on before any of them writes."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from mmembed.commands import is_first_process, is_one_of_several
@@ -7,6 +12,20 @@ from mmembed.errors import InputError
 from mmembed.processes import ALONE, Processes, everyone, joined, launcher
 
 SLURM = {"SLURM_NTASKS": "8", "SLURM_PROCID": "3", "SLURM_JOB_NAME": "train", "SLURM_LOCALID": "3", "SLURM_NODEID": "0"}
+
+
+# what FSDP2 does, which keeps the group; and a Python that gives its threads no turn until it waits
+LEAVES_AT_ONCE = """
+import sys
+import torch.distributed as dist
+from mmembed.processes import joined
+
+with joined("cpu") as processes:
+    kept = dist.group.WORLD
+    sys.setswitchinterval(100)
+    for word in range(20):
+        processes.agree(word)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -92,3 +111,14 @@ def test_what_one_process_does_with_others_it_does_alone_too():
     assert ALONE.together(lambda: 3) == 3
     with pytest.raises(InputError, match=r"^model: expected a model"):
         ALONE.together(fails)
+
+
+def test_processes_that_keep_their_group_end_without_an_abort(tmp_path):
+    script = tmp_path / "leaves.py"
+    script.write_text(LEAVES_AT_ONCE)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "4", str(script)]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+
+    for _ in range(2):
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
